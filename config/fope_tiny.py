@@ -1,0 +1,13 @@
+name = "tiny"
+dataset = "python"
+passkey_frac = 0.5
+block_size = 256
+n_layer = 3
+n_head = 2
+n_embd = 128
+batch_size = 32
+max_iters = 900
+eval_interval = 300
+learning_rate = 3e-3
+min_lr = 3e-4
+warmup_iters = 50

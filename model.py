@@ -1,0 +1,436 @@
+"""
+A GPT whose position encoding is one small class: NoPE, ALiBi, RoPE, RoPE-A or FoPE (arXiv 2412.17739).
+
+This file is the whole model and imports nothing of the repository. train.py trains it; sample.py, perplexity.py and
+passkey.py load it with `load_checkpoint`. Read it from top to bottom with the paper at hand: configuration, position
+encodings, attention, block, GPT, and at the end the few lines that every script needs to run it.
+
+Names here and symbols in the paper:
+
+    head_dim // 2 pairs of dimensions    M     RoPE turns each pair of dimensions of q and k by one angle
+    frequencies                          ω     angle per position, in radians
+    block_size                           N     the training length, in tokens
+    2π / block_size                      ω_l   the floor: a slower frequency never completes a turn in training
+    fope_dim // 2                        D     how many frequencies a Fourier series can draw from
+    cos_coef, sin_coef                   a_ω   the coefficients of the series (Eq. 11), plus 1 for the dominant ω_m
+    fope_sigma                           σ     the scale of those coefficients
+    rope_theta                           θ     RoPE's base
+    B, T, C, H                                 batch, tokens, width (n_embd), heads
+"""
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
+
+
+@dataclass
+class GPTConfig:
+    vocab_size: int = 50304  # GPT-2's 50257 rounded up to a multiple of 64, which is faster
+    block_size: int = 512  # training length N in tokens; nothing limits the length at inference
+    n_layer: int = 8
+    n_head: int = 8
+    n_embd: int = 512
+    dropout: float = 0.0
+    pos: str = "fope"  # position encoding: a name in model.POSITIONS
+    rope_theta: float = 10000.0  # base θ of RoPE's frequencies
+    fope_sigma: float = 0.3  # σ, scale of the Fourier coefficients; 0 leaves only the clipping
+    fope_dim: int = 0  # 2D, RoPE's formula with this dimension makes the frequencies; 0: head_dim
+    fope_init: str = "xavier"  # "xavier": gain σ, as the released code; "normal": N(0, σ), as the text
+    fope_series: bool = True  # FS: each dimension a Fourier series; False: one frequency each
+    fope_clip: bool = True  # CF: frequencies under the floor 2π/N become zero
+    pos_length: int = 0  # length that sets floor, RoPE-A's grid and YaRN's original; 0: block_size
+    yarn_scale: float = 1.0  # YaRN: stretch the frequencies to this multiple of the length; 1: off
+    qk_norm: bool = False  # q and k to mean 0 and variance 1 per head, before the rotation
+    logn_scale: float = 0.0  # strength a: past N, queries times 1 + a (ln n / ln N - 1); 0: off
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("fope_sigma", "fope_dim", "pos_length", "logn_scale"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+        _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
+        _require(self.rope_theta > 1, f"rope_theta must be above 1, not {self.rope_theta}")
+        _require(self.yarn_scale >= 1, f"yarn_scale must be at least 1, not {self.yarn_scale}")
+        _require(self.fope_init in ("xavier", "normal"), f"fope_init must be xavier or normal, not {self.fope_init}")
+        _require(self.pos in POSITIONS, f"pos must be one of {', '.join(POSITIONS)}, not {self.pos}")
+        _require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Position encodings. Attention asks an encoding for two things: to turn q and k by their positions, and for a bias on
+# the scores. A new encoding is a subclass that overrides one of them and a line in POSITIONS; the tests find it there.
+
+
+class NoPE(nn.Module):
+    """No position encoding: order enters through the causal mask alone."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def rotate(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """Encodes the positions start, start + 1, ... into queries or keys x (..., H, T, head_dim)."""
+        return x
+
+    def bias(self, q_len: int, k_len: int) -> torch.Tensor | None:
+        """Float32, broadcastable to (H, q_len, k_len), added to the scores; the queries are the last q_len of k_len.
+
+        A bias of shape (H, 1, k_len), the same for every query, costs no q_len x k_len matrix.
+        """
+        return None
+
+    def _apply(self, fn, recurse=True):
+        # Buffers follow the model to its device but stay float32: with frequencies in bfloat16, `.to(torch.bfloat16)`
+        # would turn the positions 8190 and 8191 into the same one.
+        buffers = dict(self._buffers)
+        super()._apply(fn, recurse)
+        self._buffers.update({name: old.to(self._buffers[name].device) for name, old in buffers.items()})
+        return self
+
+
+class ALiBi(NoPE):
+    """Attention with linear biases (arXiv 2108.12409): score += -m_h (i - j) for query i and key j."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("slopes", self.make_slopes(config.n_head), persistent=False)
+
+    @staticmethod
+    def make_slopes(n_head: int) -> torch.Tensor:
+        """m_h = 2^(-8h/H), h = 1..H; between powers of two, every other slope of twice the power fills the rest."""
+        power = 2 ** int(math.log2(n_head))
+        slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
+        slopes += [2 ** (-8 * h / (2 * power)) for h in range(1, 2 * power, 2)]
+        return torch.tensor(slopes[:n_head])
+
+    def bias(self, q_len: int, k_len: int) -> torch.Tensor:
+        # Softmax ignores what is constant along a row, so m_h j does the work of -m_h (i - j) and needs no row i.
+        return self.slopes[:, None, None] * torch.arange(k_len, device=self.slopes.device)
+
+
+class RoPE(NoPE):
+    """Rotary position embedding (arXiv 2104.09864): pair m of dimensions turns by ω_m = θ^(-2m/M) a position (Eq. 2)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        _require(config.head_dim % 2 == 0, f"pos {config.pos} turns pairs of dimensions: head_dim is {config.head_dim}")
+        self.length = config.pos_length or config.block_size
+        self.register_buffer("frequencies", self._yarn(self.make_frequencies()), persistent=False)
+
+    def make_frequencies(self) -> torch.Tensor:
+        """The angle per position of every frequency, in radians, descending, float32."""
+        return self._geometric(self.config.head_dim)
+
+    def _geometric(self, dim: int) -> torch.Tensor:
+        return self.config.rope_theta ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+    def _yarn(self, frequencies: torch.Tensor) -> torch.Tensor:
+        """YaRN (arXiv 2309.00071, section 3.2): frequencies with under 1 turn in N slow down by s, over 32 stay."""
+        dim = max(self.config.fope_dim, self.config.head_dim)
+
+        def index(turns: int) -> float:  # where in the list a frequency makes so many turns in N
+            return dim * math.log(self.length / (turns * 2 * math.pi)) / (2 * math.log(self.config.rope_theta))
+
+        low, high = max(math.floor(index(32)), 0), min(math.ceil(index(1)), dim - 1)
+        ramp = ((torch.arange(len(frequencies)) - low) / max(high - low, 0.001)).clamp(0, 1)
+        return frequencies * (1 - ramp) + frequencies / self.config.yarn_scale * ramp
+
+    def table(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine of every pair's angle at positions (T,): float32, each (T, head_dim / 2)."""
+        with torch.autocast(positions.device.type, enabled=False):
+            angles = positions.float()[:, None] * self.frequencies
+            # YaRN's temperature makes attention sharper by the same factor at every length.
+            temperature = 0.1 * math.log(self.config.yarn_scale) + 1
+            return angles.cos() * temperature, angles.sin() * temperature
+
+    def rotate(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
+        cos, sin = self.table(torch.arange(start, start + x.size(-2), device=x.device))
+        a, b = x.float().chunk(2, dim=-1)  # dimension m is paired with m + head_dim / 2
+        return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)
+
+
+class RoPEA(RoPE):
+    """RoPE-A (Table 1): every frequency moves to the nearest 2πk/N, k >= 1, and so completes whole turns in training."""
+
+    def make_frequencies(self) -> torch.Tensor:
+        grid = 2 * math.pi / self.length
+        return (super().make_frequencies() / grid).round().clamp(min=1) * grid
+
+
+class FoPE(RoPE):
+    """Fourier position embedding: each dimension a Fourier series, each frequency under the floor zero (Eq. 13).
+
+    The text draws the coefficients from N(0, σ); the released code uses Xavier-normal with gain σ, many times smaller,
+    and so does the default here. They are drawn once, for every layer, every head, and for cosine and sine apart; they
+    are not trained, and a checkpoint keeps them: other coefficients would be another model.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        dim = config.fope_dim or config.head_dim
+        _require(dim % config.head_dim == 0, f"fope_dim {dim} is not a multiple of head_dim {config.head_dim}")
+        # The RoPE frequencies ω_m are every (dim / head_dim)-th of the bank {ω}: there the identity puts the 1 of
+        # e^{iω_m n} in Eq. 11; all the others are the harmonics.
+        dominant = torch.eye(len(self.frequencies))[:, :: dim // config.head_dim]
+        sources, outputs = dominant.shape
+        std = config.fope_sigma if config.fope_series else 0.0
+        if config.fope_init == "xavier":  # fan-in and fan-out as PyTorch counts them for (n_head, sources, outputs)
+            std *= math.sqrt(2 / max(sources * outputs + config.n_head * outputs, 1))
+        with torch.random.fork_rng(devices=[]):  # so that all other weights are those of RoPE with the same seed
+            for name in ("cos_coef", "sin_coef"):
+                self.register_buffer(name, dominant + std * torch.randn(config.n_head, sources, outputs))
+
+    def make_frequencies(self) -> torch.Tensor:
+        frequencies = self._geometric(self.config.fope_dim or self.config.head_dim)
+        floor = 2 * math.pi / self.length if self.config.fope_clip else 0.0
+        return frequencies[frequencies >= floor]
+
+    def table(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Σ a_ω cos ωn and Σ a_ω sin ωn at positions (T,): float32, each (H, T, head_dim / 2)."""
+        cos, sin = super().table(positions)
+        with torch.autocast(positions.device.type, enabled=False):
+            cos, sin = cos @ self.cos_coef, sin @ self.sin_coef  # (T, sources) @ (H, sources, outputs)
+        # What is left turns with frequency zero: cosine 1 and sine 0 (Eq. 13; the released code pads both with 1).
+        rest = (0, self.config.head_dim // 2 - cos.size(-1))
+        return F.pad(cos, rest, value=0.1 * math.log(self.config.yarn_scale) + 1), F.pad(sin, rest)
+
+
+POSITIONS = {"nope": NoPE, "alibi": ALiBi, "rope": RoPE, "rope_a": RoPEA, "fope": FoPE}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The transformer
+
+
+def attention(q, k, v, bias=None, dropout=0.0):
+    """Causal attention of queries (B, H, q_len, D), the last of k_len positions, to keys and values (B, H, k_len, D).
+
+    `bias` is what an encoding's bias() gives. Only a bias with rows of its own, or several new queries after a cache,
+    need a q_len x k_len matrix: there PyTorch's is_causal would align the mask to the wrong corner.
+    """
+    q_len, k_len, scale, width = q.size(-2), k.size(-2), q.size(-1) ** -0.5, v.size(-1)
+    if bias is not None and bias.size(-2) == 1 and q_len > 1:
+        q, k, v, scale, bias = *_fold(q * scale, k, v, bias), 1.0, None
+    mask = None
+    if bias is not None or 1 < q_len < k_len:
+        mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
+        if bias is not None:
+            mask = torch.where(mask, bias, -math.inf).to(q.dtype)
+    is_causal = mask is None and q_len > 1
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, scale=scale)
+    return y[..., :width]
+
+
+def _fold(q, k, v, bias):
+    """Writes a bias (H, 1, k_len) into 8 more features of q and k (v gets zeros), so that q·k holds the bias.
+
+    In bfloat16 one feature holds 8 bits of it, hence three: the bias rounded to a step, the rest rounded to a 256th of
+    that step, and so on. Rounding is arithmetic because a compiler may drop a cast to bfloat16 and back.
+    """
+    step = torch.exp2(bias.abs().amax().clamp(min=1).log2().ceil() - 8)
+    parts, rest = [], bias.transpose(-2, -1)
+    for _ in range(3):
+        parts.append((rest / step).round() * step)
+        rest, step = rest - parts[-1], step / 256
+    features = F.pad(torch.cat(parts, dim=-1), (0, 5)).to(k.dtype)  # 8, because flash kernels want a multiple of 8
+    ones = F.pad(torch.ones_like(features[..., :3]), (0, 5))[:, :1]
+    k = torch.cat((k, features.expand(k.size(0), -1, -1, -1)), dim=-1)
+    q = torch.cat((q, ones.expand(*q.shape[:-1], -1)), dim=-1)
+    return q, k, F.pad(v, (0, 8))
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        self.pos = POSITIONS[config.pos](config)
+
+    def forward(self, x: torch.Tensor, cache: dict | None = None) -> torch.Tensor:
+        config, (B, T, C) = self.config, x.shape
+        start = cache["k"].size(-2) if cache else 0  # position of the first of these T tokens
+        qk, v = self.c_attn(x).view(B, T, 3, config.n_head, config.head_dim).permute(2, 0, 3, 1, 4).split((2, 1))
+        if config.qk_norm:
+            qk = F.layer_norm(qk, (config.head_dim,))
+        (q, k), v = self.pos.rotate(qk, start), v[0]  # each (B, H, T, head_dim)
+        if config.logn_scale:
+            # Softmax over n keys dilutes what one of them gets; a query that sees more than N keys is scaled up.
+            n = torch.arange(start + 1, start + T + 1, device=x.device)[:, None]
+            q = (q * (1 + config.logn_scale * (n.log() / math.log(config.block_size) - 1).clamp(min=0))).type_as(v)
+        if cache is not None:
+            k, v = (torch.cat((cache[name], new), dim=-2) if cache else new for name, new in (("k", k), ("v", v)))
+            cache.update(k=k, v=v)
+        y = attention(q, k, v, self.pos.bias(T, k.size(-2)), config.dropout if self.training else 0.0)
+        return F.dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)), config.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """SwiGLU (arXiv 2002.05202): the "MLP ratio 8" of Table 2 counts both halves of the up-projection."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.c_fc = nn.Linear(config.n_embd, 8 * config.n_embd, bias=False)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, gate = self.c_fc(x).chunk(2, dim=-1)
+        return F.dropout(self.c_proj(F.silu(gate) * x), self.config.dropout, self.training)
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.norm_1 = nn.RMSNorm(config.n_embd, eps=1e-6)
+        self.attn = CausalSelfAttention(config)
+        self.norm_2 = nn.RMSNorm(config.n_embd, eps=1e-6)
+        self.mlp = MLP(config)
+
+    def forward(self, x: torch.Tensor, cache: dict | None = None) -> torch.Tensor:
+        x = x + self.attn(self.norm_1(x), cache)
+        return x + self.mlp(self.norm_2(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.RMSNorm(config.n_embd, eps=1e-6)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)  # not tied to wte
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.06, b=0.06)
+
+    def num_params(self) -> int:
+        """Trained parameters without the output embedding, as the paper counts its "60M"."""
+        return sum(p.numel() for p in self.parameters()) - self.lm_head.weight.numel()
+
+    def hidden(self, idx: torch.Tensor, cache: list[dict] | None = None) -> torch.Tensor:
+        """What lm_head turns into logits: (B, T, n_embd) for tokens idx (B, T).
+
+        With a cache (one dict a layer, empty at first), idx holds only the tokens that follow the cached ones.
+        """
+        x = F.dropout(self.wte(idx), self.config.dropout, self.training)
+        for i, block in enumerate(self.blocks):
+            x = block(x, cache[i] if cache is not None else None)
+        return self.norm(x)
+
+    def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None):
+        """Tokens idx (B, T) and, to train, the tokens that follow them, (B, T), to logits and the mean cross-entropy.
+
+        Without targets only the last position's logits are computed: (B, 1, vocab_size), None.
+        """
+        if targets is None:
+            return self.lm_head(self.hidden(idx)[:, -1:]), None
+        logits = self.lm_head(self.hidden(idx))
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    @torch.no_grad()
+    def stream(self, idx, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None, stop: int = -1):
+        """Yields the next token of each row, (B, 1), one after the other; a cache keeps the work per token small.
+
+        temperature 0 takes the most likely token, top_k draws among the k most likely. A row that has given the token
+        `stop` repeats it; when all rows have, the stream ends.
+        """
+        cache = [{} for _ in self.blocks]
+        token, ended = idx, torch.zeros_like(idx[:, :1], dtype=torch.bool)
+        for _ in range(max_new_tokens):
+            logits = self.lm_head(self.hidden(token, cache)[:, -1]).float()
+            if temperature == 0:
+                token = logits.argmax(dim=-1, keepdim=True)
+            else:
+                logits = logits / temperature
+                if top_k is not None:
+                    least = logits.topk(min(top_k, logits.size(-1))).values[:, -1:]
+                    logits = logits.masked_fill(logits < least, -math.inf)
+                token = torch.multinomial(logits.softmax(dim=-1), num_samples=1)
+            token = token.masked_fill(ended, stop)
+            yield token
+            ended = ended | (token == stop)
+            if stop >= 0 and ended.all():
+                return
+
+    def generate(self, idx: torch.Tensor, max_new_tokens: int, temperature=1.0, top_k=None, stop=-1) -> torch.Tensor:
+        """idx (B, T) followed by up to max_new_tokens more, as `stream` draws them."""
+        return torch.cat((idx, *self.stream(idx, max_new_tokens, temperature, top_k, stop)), dim=1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Running it: device, number format, checkpoints
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" is cuda, else mps, else cpu. SystemExit if the machine has none of it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SystemExit(f"error: device {name} is not to be had here ({str(error).splitlines()[0]})") from None
+    return torch.device(name)
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
+    """The number format of matrix products; "auto" is bfloat16 where the hardware multiplies it, else float32.
+
+    CUDA cards before compute capability 8 get float16, which needs a gradient scaler in training.
+    """
+    if name != "auto":
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    features = getattr(torch.cpu, "get_capabilities", dict)()
+    has_bfloat16 = device.type == "cpu" and (features.get("amx_bf16") or features.get("avx512_bf16"))
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
+    """The context in which the model runs: weights stay float32, matrix products use `pick_dtype`'s format."""
+    picked = pick_dtype(device, dtype)
+    return torch.autocast(device.type, dtype=picked, enabled=picked != torch.float32)
+
+
+def read_checkpoint(out_dir: str) -> dict:
+    """The checkpoint in a run's directory, on the CPU. No code in it ever runs: weights_only refuses pickled objects."""
+    path = Path(out_dir) / "ckpt.pt"
+    if not path.is_file():
+        raise SystemExit(f"error: no checkpoint at {path}; train one, or give the directory of a run")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        missing = {"model", "config", "meta", "iter"} - checkpoint.keys()
+    except Exception as error:  # torch.load fails in as many ways as a file can be damaged
+        raise SystemExit(f"error: {path} is damaged or no checkpoint ({type(error).__name__})") from None
+    if missing:
+        raise SystemExit(f"error: {path} is no checkpoint of this repository: {', '.join(sorted(missing))} missing")
+    return checkpoint
+
+
+def load_checkpoint(out_dir: str, device: torch.device) -> tuple[GPT, dict]:
+    """The model of a run's directory, ready for evaluation on the device, and its checkpoint."""
+    checkpoint = read_checkpoint(out_dir)
+    try:
+        model = GPT(GPTConfig(**{f.name: checkpoint["config"][f.name] for f in fields(GPTConfig)}))
+        model.load_state_dict(checkpoint["model"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SystemExit(f"error: the checkpoint in {out_dir} does not fit this model.py: {reason}") from None
+    return model.to(device).eval(), checkpoint

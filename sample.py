@@ -1,0 +1,63 @@
+"""
+Prints text from a trained model, as it is generated.
+
+    python sample.py out/fope_tiny --prompt "def "
+
+Reads the checkpoint that train.py saved; the generation itself is GPT.stream in model.py.
+"""
+
+import argparse
+import codecs
+from collections.abc import Iterator
+
+import torch
+
+import data
+from model import GPT, autocast, load_checkpoint, pick_device
+
+
+def stream_text(
+    model: GPT, encoding, prompt: str, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None
+) -> Iterator[str]:
+    """Pieces of text that continue the prompt, up to an end-of-text token; an empty prompt starts a new document."""
+    ids = encoding.encode_ordinary(prompt) or [encoding.eot_token]
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be spread over several tokens
+    idx = torch.tensor([ids], device=model.lm_head.weight.device)
+    for token in model.stream(idx, max_new_tokens, temperature, top_k, stop=encoding.eot_token):
+        if token.item() < encoding.eot_token:  # the vocabulary is padded; ids past the encoding's have no text
+            yield decoder.decode(encoding.decode_single_token_bytes(token.item()))
+    yield decoder.decode(b"", final=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Prints text from a trained model.")
+    parser.add_argument("out_dir", help="directory of a run, such as out/fope_tiny")
+    parser.add_argument("--prompt", default="", help="text to continue (default: a new document)")
+    parser.add_argument("--num_samples", type=int, default=1)
+    parser.add_argument("--max_new_tokens", type=int, default=500)
+    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the most likely token")
+    parser.add_argument("--top_k", type=int, default=50, help="draw among the k most likely tokens")
+    parser.add_argument("--seed", type=int, default=1337)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--logn_scale", type=float, help="strength of the scaling past N (default: as trained)")
+    args = parser.parse_args()
+    for name, least in (("num_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1), ("logn_scale", 0)):
+        if getattr(args, name) is not None and not getattr(args, name) >= least:
+            raise SystemExit(f"error: --{name} must be at least {least}, not {getattr(args, name)}")
+
+    device = pick_device(args.device)
+    model, checkpoint = load_checkpoint(args.out_dir, device)
+    if args.logn_scale is not None:
+        model.config.logn_scale = args.logn_scale
+    encoding = data.get_encoding(checkpoint["meta"]["encoding"])
+    torch.manual_seed(args.seed)
+    for i in range(args.num_samples):
+        print("-" * 80 + "\n" if i else "", args.prompt, sep="", end="", flush=True)
+        with autocast(device):
+            for piece in stream_text(model, encoding, args.prompt, args.max_new_tokens, args.temperature, args.top_k):
+                print(piece, end="", flush=True)
+        print()
+
+
+if __name__ == "__main__":
+    main()

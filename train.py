@@ -1,0 +1,459 @@
+"""
+Trains a GPT: the one trainer, for a laptop's CPU, one GPU, or many GPUs and machines.
+
+    python train.py                                          the tiny FoPE model, on a corpus that needs no download
+    python train.py --pos=rope                               the same with another encoding
+    python train.py config/fope_60m.py --batch_size=32       a configuration file, then --key=value for what differs
+    python train.py --resume=True                            go on where the last checkpoint of that run was saved
+    torchrun --nproc_per_node=4 train.py config/fope_60m.py  four GPUs of one machine
+    python train.py --help                                   every setting, its default and its meaning
+
+A run is a directory, out/<pos>_<name>: ckpt.pt, config.json and log.jsonl (one JSON object a line). Everything random
+is a function of (seed, step), so a resumed run repeats and skips nothing, and the loss does not depend on the number of
+processes. The model is in model.py, the corpora come from data/, passkey prompts from passkey.py.
+"""
+
+import contextlib
+import difflib
+import inspect
+import json
+import math
+import os
+import re
+import runpy
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+import data
+import passkey
+from model import DTYPES, GPT, GPTConfig, autocast, pick_device, pick_dtype, read_checkpoint
+from sample import stream_text
+
+DEFAULT_CONFIG = "config/fope_tiny.py"
+
+
+@dataclass
+class TrainConfig(GPTConfig):
+    name: str = "run"  # names the run's directory
+    out_dir: str = ""  # the run's directory; "": out/<pos>_<name>
+    dataset: str = "python"  # data/<dataset>, made by python -m data.prepare; its encoding sets vocab_size
+    passkey_frac: float = 0.0  # share of rows that begin with a passkey prompt of random length
+    init_from: str = ""  # directory of a run whose weights to start from (fine-tuning)
+    resume: bool = False  # continue the run in out_dir
+    batch_size: int = 64  # sequences in one forward pass of one process
+    gradient_accumulation_steps: int = 1  # forward passes a step, over all processes together
+    max_iters: int = 20000  # steps
+    eval_interval: int = 1000  # steps between evaluations; each saves a checkpoint
+    eval_iters: int = 20  # batches in an evaluation
+    log_interval: int = 10  # steps between log lines
+    learning_rate: float = 6e-4  # highest rate, reached after the warm-up
+    min_lr: float = 6e-5  # rate at max_iters, after a cosine
+    warmup_iters: int = 0  # steps of linear warm-up
+    weight_decay: float = 0.1  # on all weights, norms and embeddings too
+    beta1: float = 0.9
+    beta2: float = 0.95
+    grad_clip: float = 1.0  # largest gradient norm; 0: no clipping
+    seed: int = 1337
+    device: str = "auto"  # cuda, mps, cpu, cuda:1 ...; auto: the best there is
+    dtype: str = "auto"  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
+    compile: bool = sys.platform == "linux" and torch.cuda.is_available()  # torch.compile; default: Linux with CUDA
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least = {0: "min_lr warmup_iters weight_decay grad_clip seed passkey_frac beta1 beta2"}
+        at_least[1] = "batch_size gradient_accumulation_steps max_iters eval_interval eval_iters log_interval"
+        for least, names in at_least.items():
+            for name in names.split():
+                if getattr(self, name) < least:
+                    raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name, bad in {
+            "learning_rate": not 0 < self.learning_rate < math.inf,
+            "passkey_frac": self.passkey_frac > 1,
+            "beta1": self.beta1 >= 1,
+            "beta2": self.beta2 >= 1,
+            "dtype": self.dtype not in ("auto", *DTYPES),
+        }.items():
+            if bad:
+                raise ValueError(f"{name} cannot be {getattr(self, name)}")
+        self.out_dir = self.out_dir or f"out/{self.pos}_{self.name}"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Configuration: defaults, then a file of assignments, then --key=value
+
+SETTINGS = {f.name: f.type for f in fields(TrainConfig) if f.name != "vocab_size"}
+
+
+def convert(key: str, value: object) -> object:
+    """The value of a setting in the type of its field; text, as on the command line, is read as that type."""
+    if key not in SETTINGS:
+        near = difflib.get_close_matches(key, SETTINGS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "python train.py --help lists the settings"
+        raise SystemExit(f"error: unknown setting {key}; {hint}")
+    kind, number = SETTINGS[key], value
+    if isinstance(value, str) and kind in (int, float):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+    if kind is bool and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if kind is float and isinstance(number, (int, float)) and not isinstance(number, bool) and not math.isnan(number):
+        return float(number)
+    if kind is int and not isinstance(number, bool) and isinstance(number, (int, float)) and number % 1 == 0:
+        return int(number)
+    if kind is str and isinstance(value, str):
+        return value
+    raise SystemExit(f"error: {key} must be of type {kind.__name__}, not {value!r}")
+
+
+def parse_config(argv: list[str]) -> TrainConfig:
+    """The configuration that a command line asks for. SystemExit, with one line, for what cannot be."""
+    values, files = {}, [argument for argument in argv if not argument.startswith("--")]
+    for path in files or [Path(__file__).parent / DEFAULT_CONFIG]:
+        if not Path(path).is_file():
+            raise SystemExit(f"error: no configuration file {path}; settings are written --key=value")
+        assignments = runpy.run_path(str(path))
+        values.update({key: convert(key, value) for key, value in assignments.items() if not key.startswith("_")})
+    for argument in argv:
+        if argument.startswith("--"):
+            key, _, text = argument[2:].partition("=")
+            values[key] = convert(key, text if "=" in argument else "True")
+    try:
+        return TrainConfig(**values)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def print_help() -> None:
+    print(__doc__.strip(), "\n\nSettings:", sep="")
+    for cls in (TrainConfig, GPTConfig):
+        for name, kind, default, comment in re.findall(
+            r"^    (\w+): (\w+) = (.*?)(?:  # (.*))?$", inspect.getsource(cls), flags=re.MULTILINE
+        ):
+            if name in SETTINGS:
+                print(f"  --{name}={default}".ljust(38), f"{kind:5}", comment)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Data: every process can draw the whole global batch, and builds only its own rows
+
+
+def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
+    """Inputs and targets of some rows of a step's global batch, each (len(rows), block_size) int64.
+
+    A row is a window of the corpus. With passkey_frac, some rows begin with a passkey prompt and its answer, of any
+    length up to N, and go on with the corpus' text.
+    """
+    rng, size = np.random.default_rng([config.seed, step]), config.batch_size * config.gradient_accumulation_steps
+    starts = rng.integers(len(tokens) - config.block_size, size=size)
+    with_passkey = rng.random(size) < config.passkey_frac
+    batch = np.stack([tokens[starts[row] : starts[row] + config.block_size + 1] for row in rows]).astype(np.int64)
+    for i, row in enumerate(rows):
+        if with_passkey[row]:
+            rng = np.random.default_rng([config.seed, step, row])
+            length = rng.integers(passkey.shortest(encoding), config.block_size, endpoint=True)
+            prompt, answer = passkey.make_prompt(encoding, int(length), rng.random(), rng)
+            batch[i, :length] = prompt + answer
+    return to_tensors(config, batch)
+
+
+def to_tensors(config: TrainConfig, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    if batch.max() >= config.vocab_size:
+        raise SystemExit(f"error: data/{config.dataset} holds token {batch.max()}, past its vocabulary; prepare it again")
+    batch = torch.from_numpy(batch)
+    return batch[:, :-1], batch[:, 1:]
+
+
+@torch.no_grad()
+def estimate_loss(model: GPT, config: TrainConfig, tokens, length: int, ranks: "Ranks", device, context) -> float:
+    """Mean loss over windows of `length` tokens, the same at every call, evenly spread over the validation split."""
+    batch = max(config.batch_size * config.block_size // length, 1)
+    starts = np.linspace(0, len(tokens) - length - 1, config.eval_iters * batch).astype(int)[ranks.rank :: ranks.world]
+    total = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of windows
+    model.eval()
+    for first in range(0, len(starts), batch):
+        windows = np.stack([tokens[s : s + length + 1] for s in starts[first : first + batch]]).astype(np.int64)
+        x, y = (t.to(device) for t in to_tensors(config, windows))
+        with context:
+            loss = model.forward(x, y)[1]  # not model(x, y): torch.compile would compile again for every new length
+        total += torch.tensor([loss.item() * len(windows), len(windows)])
+    model.train()
+    total = ranks.sum(total, device)
+    return (total[0] / total[1]).item()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Processes, the run's directory, the learning rate, speed
+
+
+class Ranks:
+    """The processes of this run: one, or as many as torchrun started."""
+
+    def __init__(self) -> None:
+        self.rank, self.world, self.local = (int(os.environ.get(k, d)) for k, d in
+                                             (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))  # fmt: skip
+        self.main = self.rank == 0
+
+    def start(self, name: str) -> torch.device:
+        """Joins the other processes and returns this one's device."""
+        device = pick_device(name)
+        if device.type == "cuda" and self.world > 1:
+            device = torch.device("cuda", self.local)
+            torch.cuda.set_device(device)
+        if self.world > 1:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return device
+
+    def sum(self, numbers: torch.Tensor, device) -> torch.Tensor:
+        if self.world > 1:
+            numbers = numbers.to(device)
+            dist.all_reduce(numbers)
+        return numbers.cpu()
+
+    def wait(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+def write_whole(path: Path, write) -> None:
+    """write(file) to a file beside path, then moved there: path is never half a file, whatever happens."""
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with open(beside, "wb") as file:
+            write(file)
+        os.replace(beside, path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError)):  # torch.save turns a full disk into a RuntimeError
+            raise SystemExit(f"error: cannot write {path} ({str(error).splitlines()[0]}); what was there stays") from None
+        raise
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up from zero, then a cosine down to min_lr at max_iters."""
+    if step < config.warmup_iters:
+        return config.learning_rate * (step + 1) / (config.warmup_iters + 1)
+    progress = (step - config.warmup_iters) / max(config.max_iters - config.warmup_iters, 1)
+    return config.min_lr + 0.5 * (1 + math.cos(math.pi * min(progress, 1))) * (config.learning_rate - config.min_lr)
+
+
+# Dense bfloat16 peak in FLOP/s by the vendors' data sheets; of two names that fit, the first counts.
+PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "RTX 4090": 165e12}
+
+
+def flops_per_token(model: GPT) -> int:
+    """Forward and backward: 6 for every weight (the input embedding multiplies nothing), and attention's scores."""
+    config = model.config
+    return 6 * model.num_params() + 12 * config.n_layer * config.n_embd * config.block_size
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def load_weights(model: GPT, old: dict, source: str) -> None:
+    """Starts from another run's weights. A longer block_size or another encoding is welcome, another shape is not.
+
+    With a longer N FoPE keeps more frequencies: the old coefficients keep their corner of the larger matrices, the rest
+    stays as drawn. A model that had no coefficients gets all of them drawn.
+    """
+    new = model.state_dict()
+    for key, value in old.items():
+        if key in new and (value.shape == new[key].shape or key.endswith("_coef")):
+            corner = tuple(slice(min(a, b)) for a, b in zip(value.shape, new[key].shape))
+            new[key][corner] = value[corner].to(new[key].device)
+        elif not key.endswith("_coef"):
+            raise SystemExit(f"error: {source} has another architecture: {key} is {tuple(value.shape)} there")
+
+
+def open_run(config: TrainConfig, ranks: Ranks) -> dict | None:
+    """Makes the run's directory, or reads its checkpoint to resume. Nothing that is there is overwritten silently."""
+    out = Path(config.out_dir)
+    if config.resume:
+        checkpoint = read_checkpoint(config.out_dir)
+        for f in fields(GPTConfig):
+            was, now = checkpoint["config"].get(f.name), getattr(config, f.name)
+            if was != now:
+                raise SystemExit(f"error: cannot resume {out}: {f.name} was {was} and is now {now}")
+        return checkpoint
+    if (out / "ckpt.pt").exists():
+        raise SystemExit(f"error: {out} already holds a run; --resume=True continues it, --out_dir=... starts another")
+    ranks.wait()  # no process may look for a checkpoint after the first has written one
+    if ranks.main:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "log.jsonl").unlink(missing_ok=True)
+        except OSError as error:
+            raise SystemExit(f"error: cannot make the directory {out} ({error.strerror})") from None
+    return None
+
+
+def train(config: TrainConfig) -> None:
+    ranks = Ranks()
+    if config.gradient_accumulation_steps % ranks.world:
+        raise SystemExit(
+            f"error: gradient_accumulation_steps {config.gradient_accumulation_steps} counts the forward passes of all "
+            f"processes and is not divisible by their number, {ranks.world}"
+        )
+    device = ranks.start(config.device)
+    context, dtype = autocast(device, config.dtype), pick_dtype(device, config.dtype)
+
+    # The corpus
+    if config.dataset == "python" and not (data.DATA_DIR / config.dataset).exists() and ranks.main:
+        from data.prepare import prepare
+
+        prepare("python")
+    ranks.wait()
+    meta, splits = data.load_meta(config.dataset), {s: data.load_tokens(config.dataset, s) for s in ("train", "val")}
+    encoding = data.get_encoding(meta["encoding"])
+    config.vocab_size = math.ceil(meta["vocab_size"] / 64) * 64
+    for split, tokens in splits.items():
+        least = config.block_size * (4 if split == "val" else 1) + 1  # the validation loss is also taken at 4N
+        if len(tokens) < least:
+            raise SystemExit(f"error: data/{config.dataset} has {len(tokens)} {split} tokens, fewer than {least}")
+    if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
+        raise SystemExit(f"error: block_size {config.block_size} holds no passkey prompt ({passkey.shortest(encoding)})")
+
+    # The model and its optimizer
+    checkpoint = open_run(config, ranks)
+    start = checkpoint["iter"] if checkpoint else 0
+    torch.manual_seed(config.seed)
+    try:
+        model = GPT(config)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    if checkpoint:
+        model.load_state_dict(checkpoint["model"])
+    elif config.init_from:
+        load_weights(model, read_checkpoint(config.init_from)["model"], config.init_from)
+    model.to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=device.type != "mps",
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    if checkpoint:
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        scaler.load_state_dict(checkpoint["scaler"])
+    if config.compile:
+        model.compile()  # in place, so that the names in the checkpoint stay
+    parallel = DistributedDataParallel(model, broadcast_buffers=False) if ranks.world > 1 else model
+
+    out, log = Path(config.out_dir), Path(config.out_dir) / "log.jsonl"
+    if ranks.main:
+        if checkpoint and log.exists():  # what was logged after the checkpoint will be logged again
+            lines = log.read_text().splitlines(keepends=True)
+            kept = [x for x in lines if json.loads(x)["iter"] < start + ("val_loss" in x)]
+            write_whole(log, lambda file: file.write("".join(kept).encode()))
+        write_whole(out / "config.json", lambda file: file.write(json.dumps(asdict(config), indent=2).encode()))
+        print(
+            f"{out}: {config.pos}, {model.num_params() / 1e6:.2f}M parameters, {ranks.world} x {device.type}, "
+            f"{str(dtype)[6:]}, torch.compile {'on' if config.compile else 'off'}, "
+            f"{meta['train_tokens'] / 1e6:.1f}M tokens of {config.dataset}",
+            flush=True,
+        )
+    bar = tqdm(total=config.max_iters, initial=start, unit="step", disable=not (ranks.main and sys.stderr.isatty()))
+
+    def report(entry: dict) -> None:
+        if ranks.main:
+            with open(log, "a") as file:
+                file.write(json.dumps(entry) + "\n")
+            text = ", ".join(f"{key} {value:,.5g}" for key, value in entry.items())
+            bar.set_postfix_str(text) if not bar.disable and "loss" in entry else tqdm.write(text)
+            sys.stdout.flush()
+
+    def check(loss: float, step: int) -> float:
+        if not math.isfinite(loss):
+            raise SystemExit(f"error: the loss is {loss} at iter {step}; {out} keeps its last good checkpoint")
+        return loss
+
+    # The loop
+    micro_steps = config.gradient_accumulation_steps // ranks.world
+    tokens_per_step = config.batch_size * config.gradient_accumulation_steps * config.block_size
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in gpu), None)
+    clock, clock_step, step = time.perf_counter(), start, start
+    try:
+        while True:
+            if (step % config.eval_interval == 0 or step == config.max_iters) and not (checkpoint and step == start):
+                paused, losses = time.perf_counter(), {}
+                for key, times in (("val_loss", 1), ("val_loss_4x", 4)):
+                    length = times * config.block_size
+                    loss = estimate_loss(model, config, splits["val"], length, ranks, device, context)
+                    losses[key] = check(loss, step)
+                report({"iter": step, **losses})
+                if ranks.main:
+                    saved = {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "scaler": scaler.state_dict(),
+                        "iter": step,
+                        "config": asdict(config),
+                        "meta": meta,
+                    }
+                    write_whole(out / "ckpt.pt", lambda file: torch.save(saved, file))
+                clock += time.perf_counter() - paused  # evaluating is not training
+            if step >= config.max_iters:
+                break
+
+            torch.manual_seed(hash((config.seed, step, ranks.rank)))  # dropout, too, is a function of (seed, step)
+            lr = learning_rate(config, step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            step_loss = torch.zeros((), device=device)
+            for micro in range(micro_steps):
+                first = (micro * ranks.world + ranks.rank) * config.batch_size
+                rows = range(first, first + config.batch_size)
+                x, y = get_batch(config, splits["train"], encoding, step, rows)
+                if device.type == "cuda":  # from pinned memory the copy runs while the GPU still works
+                    x, y = x.pin_memory(), y.pin_memory()
+                x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+                last = micro == micro_steps - 1  # gradients are averaged over the processes once a step
+                with parallel.no_sync() if ranks.world > 1 and not last else contextlib.nullcontext(), context:
+                    loss = parallel(x, y)[1] / micro_steps
+                scaler.scale(loss).backward()
+                step_loss += loss.detach()
+            scaler.unscale_(optimizer)
+            if config.grad_clip > 0:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+
+            if step % config.log_interval == 0:
+                loss = check((ranks.sum(step_loss, device) / ranks.world).item(), step)
+                speed = (step + 1 - clock_step) * tokens_per_step / (time.perf_counter() - clock)
+                entry = {"iter": step, "loss": loss, "lr": lr, "tokens_per_s": speed}
+                if peak:
+                    entry["mfu"] = speed * flops_per_token(model) / (peak * ranks.world)
+                report(entry)
+                clock, clock_step = time.perf_counter(), step + 1
+            step += 1
+            bar.update()
+    except KeyboardInterrupt:
+        raise SystemExit(f"interrupted at iter {step}; --resume=True continues from the checkpoint in {out}") from None
+    finally:
+        bar.close()
+        if ranks.world > 1:
+            dist.destroy_process_group()
+
+    if ranks.main:
+        print(f"\ndone: {out}/ckpt.pt; a sample of it:\n")
+        with context:
+            print("".join(stream_text(model.eval(), encoding, "", max_new_tokens=300, top_k=50)))
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        print_help()
+    else:
+        train(parse_config(sys.argv[1:]))
