@@ -122,7 +122,7 @@ class ALiBi(NoPE):
 
 
 class RoPE(NoPE):
-    """Rotary position embedding (arXiv 2104.09864): pair m of dimensions turns by ω_m = θ^(-2m/M) a position (Eq. 2)."""
+    """Rotary position embedding (arXiv 2104.09864): pair m of dimensions turns by θ^(-2m/M) a position (Eq. 2)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
@@ -163,7 +163,7 @@ class RoPE(NoPE):
 
 
 class RoPEA(RoPE):
-    """RoPE-A (Table 1): every frequency moves to the nearest 2πk/N, k >= 1, and so completes whole turns in training."""
+    """RoPE-A (Table 1): every frequency moves to the nearest 2πk/N, k >= 1, which makes whole turns in training."""
 
     def make_frequencies(self) -> torch.Tensor:
         grid = 2 * math.pi / self.length
@@ -410,7 +410,7 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
 
 
 def read_checkpoint(out_dir: str) -> dict:
-    """The checkpoint in a run's directory, on the CPU. No code in it ever runs: weights_only refuses pickled objects."""
+    """The checkpoint in a run's directory, on the CPU. No code in it ever runs: weights_only loads no objects."""
     path = Path(out_dir) / "ckpt.pt"
     if not path.is_file():
         raise SystemExit(f"error: no checkpoint at {path}; train one, or give the directory of a run")

@@ -24,6 +24,7 @@ import runpy
 import sys
 import time
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,7 @@ def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
 
 def to_tensors(config: TrainConfig, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     if batch.max() >= config.vocab_size:
-        raise SystemExit(f"error: data/{config.dataset} holds token {batch.max()}, past its vocabulary; prepare it again")
+        raise SystemExit(f"error: {config.dataset} holds token {batch.max()}, past its vocabulary; prepare it again")
     batch = torch.from_numpy(batch)
     return batch[:, :-1], batch[:, 1:]
 
@@ -197,8 +198,9 @@ class Ranks:
     """The processes of this run: one, or as many as torchrun started."""
 
     def __init__(self) -> None:
-        self.rank, self.world, self.local = (int(os.environ.get(k, d)) for k, d in
-                                             (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))  # fmt: skip
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        self.local = int(os.environ.get("LOCAL_RANK", 0))
         self.main = self.rank == 0
 
     def start(self, name: str) -> torch.device:
@@ -232,7 +234,8 @@ def write_whole(path: Path, write) -> None:
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if isinstance(error, (OSError, RuntimeError)):  # torch.save turns a full disk into a RuntimeError
-            raise SystemExit(f"error: cannot write {path} ({str(error).splitlines()[0]}); what was there stays") from None
+            reason = str(error).splitlines()[0]
+            raise SystemExit(f"error: cannot write {path} ({reason}); what was there stays") from None
         raise
 
 
@@ -318,7 +321,8 @@ def train(config: TrainConfig) -> None:
         if len(tokens) < least:
             raise SystemExit(f"error: data/{config.dataset} has {len(tokens)} {split} tokens, fewer than {least}")
     if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
-        raise SystemExit(f"error: block_size {config.block_size} holds no passkey prompt ({passkey.shortest(encoding)})")
+        least = passkey.shortest(encoding)
+        raise SystemExit(f"error: block_size {config.block_size} is too short for a passkey prompt, {least} tokens")
 
     # The model and its optimizer
     checkpoint = open_run(config, ranks)
@@ -328,9 +332,7 @@ def train(config: TrainConfig) -> None:
         model = GPT(config)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    if checkpoint:
-        model.load_state_dict(checkpoint["model"])
-    elif config.init_from:
+    if config.init_from and not checkpoint:
         load_weights(model, read_checkpoint(config.init_from)["model"], config.init_from)
     model.to(device)
     optimizer = torch.optim.AdamW(
@@ -341,9 +343,10 @@ def train(config: TrainConfig) -> None:
         fused=device.type != "mps",
     )
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
     if checkpoint:
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        scaler.load_state_dict(checkpoint["scaler"])
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
     if config.compile:
         model.compile()  # in place, so that the names in the checkpoint stay
     parallel = DistributedDataParallel(model, broadcast_buffers=False) if ranks.world > 1 else model
@@ -392,15 +395,9 @@ def train(config: TrainConfig) -> None:
                     losses[key] = check(loss, step)
                 report({"iter": step, **losses})
                 if ranks.main:
-                    saved = {
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "scaler": scaler.state_dict(),
-                        "iter": step,
-                        "config": asdict(config),
-                        "meta": meta,
-                    }
-                    write_whole(out / "ckpt.pt", lambda file: torch.save(saved, file))
+                    saved = {name: part.state_dict() for name, part in parts.items()}
+                    saved.update(iter=step, config=asdict(config), meta=meta)
+                    write_whole(out / "ckpt.pt", partial(torch.save, saved))
                 clock += time.perf_counter() - paused  # evaluating is not training
             if step >= config.max_iters:
                 break
