@@ -332,14 +332,17 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None):
-        """Tokens idx (B, T) and, to train, the tokens that follow them, (B, T), to logits and the mean cross-entropy.
+        """Tokens idx (B, T) and, to train, targets (B, T), the tokens that follow, to logits and the cross-entropy.
 
-        Without targets only the last position's logits are computed: (B, 1, vocab_size), None.
+        A target -1 does not count. Every row weighs the same, however many of its targets count: the loss is the mean
+        over rows of the mean over each row's targets. Without targets only the last position's logits are computed:
+        (B, 1, vocab_size), None.
         """
         if targets is None:
             return self.lm_head(self.hidden(idx)[:, -1:]), None
         logits = self.lm_head(self.hidden(idx))
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
+        return logits, (losses.view_as(targets).sum(dim=1) / (targets >= 0).sum(dim=1)).mean()
 
     @torch.no_grad()
     def stream(self, idx, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None, stop: int = -1):

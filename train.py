@@ -149,27 +149,29 @@ def print_help() -> None:
 def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
     """Inputs and targets of some rows of a step's global batch, each (len(rows), block_size) int64.
 
-    A row is a window of the corpus. With passkey_frac, some rows begin with a passkey prompt and its answer, of any
-    length up to N, and go on with the corpus' text.
+    A row is a window of the corpus. With passkey_frac, some rows begin with a passkey prompt of any length up to N, and
+    only its answer counts (targets of -1 do not): five digits that weigh as much as a row of text are learnt fast.
     """
     rng, size = np.random.default_rng([config.seed, step]), config.batch_size * config.gradient_accumulation_steps
     starts = rng.integers(len(tokens) - config.block_size, size=size)
     with_passkey = rng.random(size) < config.passkey_frac
-    batch = np.stack([tokens[starts[row] : starts[row] + config.block_size + 1] for row in rows]).astype(np.int64)
+    x, y = windows(config, tokens, starts[rows.start : rows.stop], config.block_size)
     for i, row in enumerate(rows):
         if with_passkey[row]:
             rng = np.random.default_rng([config.seed, step, row])
-            length = rng.integers(passkey.shortest(encoding), config.block_size, endpoint=True)
-            prompt, answer = passkey.make_prompt(encoding, int(length), rng.random(), rng)
-            batch[i, :length] = prompt + answer
-    return to_tensors(config, batch)
+            length = int(rng.integers(passkey.shortest(encoding), config.block_size, endpoint=True))
+            prompt, answer = (torch.tensor(ids) for ids in passkey.make_prompt(encoding, length, rng.random(), rng))
+            x[i, :length], y[i] = torch.cat((prompt, answer)), -1
+            y[i, len(prompt) - 1 : length - 1] = answer
+    return x, y
 
 
-def to_tensors(config: TrainConfig, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def windows(config: TrainConfig, tokens, starts, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The windows of `length` tokens that begin at starts, and the tokens that follow each of theirs."""
+    batch = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
     if batch.max() >= config.vocab_size:
         raise SystemExit(f"error: {config.dataset} holds token {batch.max()}, past its vocabulary; prepare it again")
-    batch = torch.from_numpy(batch)
-    return batch[:, :-1], batch[:, 1:]
+    return torch.from_numpy(batch[:, :-1].copy()), torch.from_numpy(batch[:, 1:].copy())
 
 
 @torch.no_grad()
@@ -180,11 +182,10 @@ def estimate_loss(model: GPT, config: TrainConfig, tokens, length: int, ranks: "
     total = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of windows
     model.eval()
     for first in range(0, len(starts), batch):
-        windows = np.stack([tokens[s : s + length + 1] for s in starts[first : first + batch]]).astype(np.int64)
-        x, y = (t.to(device) for t in to_tensors(config, windows))
+        x, y = (t.to(device) for t in windows(config, tokens, starts[first : first + batch], length))
         with context:
             loss = model.forward(x, y)[1]  # not model(x, y): torch.compile would compile again for every new length
-        total += torch.tensor([loss.item() * len(windows), len(windows)])
+        total += torch.tensor([loss.item() * len(x), len(x)])
     model.train()
     total = ranks.sum(total, device)
     return (total[0] / total[1]).item()
