@@ -11,7 +11,7 @@ Names here and symbols in the paper:
     frequencies                          ω     angle per position, in radians
     block_size                           N     the training length, in tokens
     2π / block_size                      ω_l   the floor: a slower frequency never completes a turn in training
-    fope_dim // 2                        D     how many frequencies a Fourier series can draw from
+    fope_dim                             D     RoPE's formula with this dimension makes the bank {ω} of fope_dim // 2
     cos_coef, sin_coef                   a_ω   the coefficients of the series (Eq. 11), plus 1 for the dominant ω_m
     fope_sigma                           σ     the scale of those coefficients
     rope_theta                           θ     RoPE's base
@@ -31,14 +31,14 @@ from torch.nn import functional as F
 class GPTConfig:
     vocab_size: int = 50304  # GPT-2's 50257 rounded up to a multiple of 64, which is faster
     block_size: int = 512  # training length N in tokens; nothing limits the length at inference
-    n_layer: int = 8
-    n_head: int = 8
-    n_embd: int = 512
-    dropout: float = 0.0
+    n_layer: int = 8  # blocks
+    n_head: int = 8  # attention heads a block
+    n_embd: int = 512  # width
+    dropout: float = 0.0  # share of activations dropped in training
     pos: str = "fope"  # position encoding: a name in model.POSITIONS
     rope_theta: float = 10000.0  # base θ of RoPE's frequencies
     fope_sigma: float = 0.3  # σ, scale of the Fourier coefficients; 0 leaves only the clipping
-    fope_dim: int = 0  # 2D, RoPE's formula with this dimension makes the frequencies; 0: head_dim
+    fope_dim: int = 0  # D, the dimension of the bank of frequencies, a multiple of head_dim; 0: head_dim
     fope_init: str = "xavier"  # "xavier": gain σ, as the released code; "normal": N(0, σ), as the text
     fope_series: bool = True  # FS: each dimension a Fourier series; False: one frequency each
     fope_clip: bool = True  # CF: frequencies under the floor 2π/N become zero
@@ -418,7 +418,7 @@ def read_checkpoint(out_dir: str) -> dict:
     if not path.is_file():
         raise SystemExit(f"error: no checkpoint at {path}; train one, or give the directory of a run")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"model", "config", "meta", "iter"} - checkpoint.keys()
     except Exception as error:  # torch.load fails in as many ways as a file can be damaged
         raise SystemExit(f"error: {path} is damaged or no checkpoint ({type(error).__name__})") from None

@@ -59,10 +59,10 @@ class TrainConfig(GPTConfig):
     min_lr: float = 6e-5  # rate at max_iters, after a cosine
     warmup_iters: int = 0  # steps of linear warm-up
     weight_decay: float = 0.1  # on all weights, norms and embeddings too
-    beta1: float = 0.9
-    beta2: float = 0.95
+    beta1: float = 0.9  # AdamW's mean of gradients
+    beta2: float = 0.95  # and of their squares
     grad_clip: float = 1.0  # largest gradient norm; 0: no clipping
-    seed: int = 1337
+    seed: int = 1337  # of the weights, the order of the data and the dropout
     device: str = "auto"  # cuda, mps, cpu, cuda:1 ...; auto: the best there is
     dtype: str = "auto"  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
     compile: bool = sys.platform == "linux" and torch.cuda.is_available()  # torch.compile; default: Linux with CUDA
@@ -134,12 +134,11 @@ def parse_config(argv: list[str]) -> TrainConfig:
 
 def print_help() -> None:
     print(__doc__.strip(), "\n\nSettings:", sep="")
+    defaults = {f.name: f.default for f in fields(TrainConfig)}
     for cls in (TrainConfig, GPTConfig):
-        for name, kind, default, comment in re.findall(
-            r"^    (\w+): (\w+) = (.*?)(?:  # (.*))?$", inspect.getsource(cls), flags=re.MULTILINE
-        ):
+        for name, kind, comment in re.findall(r"^    (\w+): (\w+) = .*?(?:  # (.*))?$", inspect.getsource(cls), re.M):
             if name in SETTINGS:
-                print(f"  --{name}={default}".ljust(38), f"{kind:5}", comment)
+                print(f"  --{name}={defaults[name]}".ljust(34), f"{kind:5}", comment)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -264,16 +263,16 @@ def flops_per_token(model: GPT) -> int:
 def load_weights(model: GPT, old: dict, source: str) -> None:
     """Starts from another run's weights. A longer block_size or another encoding is welcome, another shape is not.
 
-    With a longer N FoPE keeps more frequencies: the old coefficients keep their corner of the larger matrices, the rest
-    stays as drawn. A model that had no coefficients gets all of them drawn.
+    What an encoding keeps is its own affair: with a longer N FoPE keeps more frequencies, so the old coefficients keep
+    their corner of the larger matrices and the rest stays as drawn; after RoPE all of them do.
     """
     new = model.state_dict()
-    for key, value in old.items():
-        if key in new and (value.shape == new[key].shape or key.endswith("_coef")):
-            corner = tuple(slice(min(a, b)) for a, b in zip(value.shape, new[key].shape))
-            new[key][corner] = value[corner].to(new[key].device)
-        elif not key.endswith("_coef"):
-            raise SystemExit(f"error: {source} has another architecture: {key} is {tuple(value.shape)} there")
+    for key in new.keys() | old.keys():
+        if ".attn.pos." not in key and (key not in new or key not in old or new[key].shape != old[key].shape):
+            raise SystemExit(f"error: the run in {source} has another architecture: {key} differs")
+        if key in new and key in old:
+            corner = tuple(slice(min(sizes)) for sizes in zip(new[key].shape, old[key].shape))
+            new[key][corner] = old[key][corner]
 
 
 def open_run(config: TrainConfig, ranks: Ranks) -> dict | None:
@@ -356,7 +355,8 @@ def train(config: TrainConfig) -> None:
     if ranks.main:
         if checkpoint and log.exists():  # what was logged after the checkpoint will be logged again
             lines = log.read_text().splitlines(keepends=True)
-            kept = [x for x in lines if json.loads(x)["iter"] < start + ("val_loss" in x)]
+            whole = [line for line in lines if line.endswith("}\n")]
+            kept = [line for line in whole if json.loads(line)["iter"] < start + ("val_loss" in line)]
             write_whole(log, lambda file: file.write("".join(kept).encode()))
         write_whole(out / "config.json", lambda file: file.write(json.dumps(asdict(config), indent=2).encode()))
         print(

@@ -1,0 +1,9 @@
+"""What every test file shares: each test starts from one seed, so that a failure returns when the test runs alone."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
