@@ -14,7 +14,7 @@ n_embd = 128
 
 # Many small steps: at this size a rate of 3e-3 learns neither text nor passkey as fast, nor does a larger batch.
 batch_size = 8
-max_iters = 3000
+max_iters = 4000
 learning_rate = 1.2e-3
 min_lr = 1.2e-4
 warmup_iters = 50

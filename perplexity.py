@@ -1,0 +1,191 @@
+"""
+Perplexity by context length: how well a model predicts text in chunks shorter and longer than those of its training.
+
+    python perplexity.py out/fope_tiny out/rope_tiny
+    python perplexity.py out/* --lengths 128 256 512 1024 --json results/perplexity.json --plot results/perplexity.png
+
+The validation text is cut into chunks of T tokens that do not overlap, and every token is predicted from those before
+it in its chunk. Each T scores the same tokens, so one column differs from another only in how much context they have.
+Under the perplexity stands the mean loss by position in the longest chunks, from the length of the column to the left
+to this one: where a model breaks. The second half of the file, `evaluation`, is the frame that passkey.py shares.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from data import load_meta, load_tokens
+from model import GPT, autocast, load_checkpoint, pick_device, pick_dtype, read_checkpoint
+
+BATCH_TOKENS = 16_384  # in one forward pass: as many chunks as fit, at least one
+MAX_LOGITS = 2**25  # held at a time, 128 MiB in float32; those of one long chunk would take gigabytes
+
+
+@torch.inference_mode()
+def token_losses(model: GPT, tokens: np.ndarray, length: int) -> torch.Tensor:
+    """Cross-entropy, in nats, of every token but the first, read in chunks of `length`: (len(tokens) - 1,) float64.
+
+    There are k * length + 1 tokens; the last target of a chunk is the first token of the next.
+    """
+    device, positions = next(model.parameters()).device, max(1, MAX_LOGITS // model.config.vocab_size)
+    tokens, size = torch.from_numpy(tokens.astype(np.int64)), max(1, BATCH_TOKENS // length) * length
+    batches, losses = list(zip(tokens[:-1].split(size), tokens[1:].split(size))), []
+    for x, y in tqdm(batches, f"length {length}", leave=False, disable=None):
+        hidden = model.hidden(x.view(-1, length).to(device)).flatten(0, 1)
+        for h, target in zip(hidden.split(positions), y.to(device).split(positions)):
+            losses.append(F.cross_entropy(model.lm_head(h).float(), target, reduction="none").cpu())
+    return torch.cat(losses).double()
+
+
+def standard_error(chunks: torch.Tensor) -> float:
+    """Standard error of the mean of the losses (k, longest) in chunks of the longest length, k >= 2, by batch means.
+
+    Neighbouring tokens are not independent, 32 stretches of the text (k if that is fewer) nearly are. They hold whole
+    chunks, so that how the loss changes with the position in a chunk is not taken for chance.
+    """
+    means = torch.stack([stretch.mean() for stretch in chunks.tensor_split(min(len(chunks), 32))])
+    return means.std().item() / math.sqrt(len(means))
+
+
+def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dict, dict[str, list[str]]]:
+    """One run's numbers and its rows of the table: from label to cells, "" for the name of the run."""
+    dataset, encoding = args.dataset or checkpoint["config"]["dataset"], checkpoint["meta"]["encoding"]
+    if load_meta(dataset)["encoding"] != encoding:
+        raise SystemExit(f"error: corpus {dataset} is not in the checkpoint's encoding, {encoding}")
+    tokens, unit = load_tokens(dataset, "val"), math.lcm(*args.lengths)  # a unit is whole chunks of every length
+    total = unit * max(2, min(args.tokens, len(tokens) - 1) // unit)
+    if total >= len(tokens):
+        lack = f"needs {total + 1:,} tokens, the validation split of {dataset} has {len(tokens):,}"
+        raise SystemExit(f"error: scoring the same tokens at all these lengths {lack}; choose others with --lengths")
+    losses = [token_losses(model, tokens[: total + 1], n).view(-1, args.lengths[-1]) for n in args.lengths]
+    perplexity = [chunks.mean().exp().item() for chunks in losses]
+    error = [p * standard_error(chunks) for p, chunks in zip(perplexity, losses)]
+    loss = [losses[-1][:, start:end].mean().item() for start, end in zip([0, *args.lengths], args.lengths)]
+    numbers = {"dataset": dataset, "tokens": total, "perplexity": perplexity, "error": error, "loss_by_position": loss}
+    cells = [f"{p:.{2 * (p < 100)}f}±{e:.{2 * (p < 100)}f}" for p, e in zip(perplexity, error)]
+    return numbers, {"": cells, "  by position": [f"{x:.3f}" for x in loss]}
+
+
+def draw(figure, args: argparse.Namespace, results: list[dict]) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    axes = figure.subplots()
+    draw_lines(axes, args.lengths, results, [(run["perplexity"], run["error"]) for run in results])
+    axes.set(ylabel="perplexity", yscale="log")
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The frame of both evaluations: arguments, table, JSON, plot
+
+
+def at_least(least: float) -> Callable[[str], float]:
+    """For argparse: a number of the type of `least`, not below it."""
+
+    def number(text: str) -> float:
+        if not (value := type(least)(text)) >= least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        return value
+
+    return number
+
+
+def output(name: str) -> Path:
+    """For argparse: a file that can be written, to be known before the long work."""
+    if Path(name).is_dir() or not Path(name).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{name} is not a file in a directory that exists")
+    return Path(name)
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file beside its place, then moves it there: never half of it under its name."""
+    beside = path.with_name(f".{path.name}.part")
+    write(beside)
+    os.replace(beside, path)
+
+
+def evaluation(parser, measure: Callable, draw: Callable, shortest=lambda encoding: 1) -> list[dict]:
+    """Adds the arguments that both evaluations take, measures every run, prints the table, writes JSON and plot.
+
+    `measure` and `draw` are as the two above; no default length is below shortest(name of the encoding).
+    """
+    parser.error = lambda message: sys.exit(f"error: {message}")
+    parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
+    parser.add_argument("--lengths", nargs="+", type=at_least(1), help="in tokens; 1/2 to 16 times the training length")
+    parser.add_argument("--logn_scale", type=at_least(0.0), help="instead of the checkpoint's own")
+    parser.add_argument("--json", type=output, help="write the numbers to this file; one that is there is replaced")
+    parser.add_argument("--plot", type=output, help="draw them in this PNG file; one that is there is replaced")
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto is the first of them that is there")
+    args = parser.parse_args()
+    if args.plot:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise SystemExit("error: --plot needs matplotlib: pip install matplotlib") from None
+    device, checkpoints = pick_device(args.device), [read_checkpoint(run) for run in args.runs]
+    train_length, encoding = checkpoints[0]["config"]["block_size"], checkpoints[0]["meta"]["encoding"]
+    lengths = args.lengths or [n for i in range(6) if (n := train_length * 2**i // 2) >= shortest(encoding)]
+    args.lengths, results = sorted(set(lengths)), []
+    width = max(14, *(len(Path(run).name) for run in args.runs))
+    print(parser.prog.removesuffix(".py").ljust(width), *(f"{n:10}" for n in args.lengths))
+    for run in args.runs:
+        model, checkpoint = load_checkpoint(run, device)
+        if args.logn_scale is not None:
+            model.config.logn_scale = args.logn_scale
+        with autocast(device):
+            numbers, rows = measure(model, checkpoint, args)
+        config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
+        results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)
+        for label, cells in rows.items():
+            print((label or Path(run).name).ljust(width), *(f"{cell:>10}" for cell in cells), flush=True)
+    if args.json:
+        git = "git rev-parse --verify HEAD"
+        git = subprocess.run(git, shell=True, cwd=Path(__file__).parent, capture_output=True, text=True)
+        about = {"commit": git.stdout.strip() or None, "torch": torch.__version__, "device": str(device)}
+        about = vars(args) | about | {"dtype": str(pick_dtype(device)), "results": results}
+        replace(args.json, lambda path: path.write_text(json.dumps(about, indent=1, default=str) + "\n"))
+    if args.plot:
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        draw(figure, args, results)
+        replace(args.plot, lambda path: figure.savefig(path, format="png", dpi=150))
+    return results
+
+
+def draw_lines(axes, lengths: list[int], results: list[dict], curves: list[tuple]) -> None:
+    """One curve (values, error bars) a run over the lengths, each training length a dotted line."""
+    for i, (run, (values, errors)) in enumerate(zip(results, curves)):
+        style = {"color": f"C{i}", "marker": "osD^vPX*"[i % 8], "linestyle": ("-", "--", "-.", ":")[i % 4]}
+        axes.errorbar(lengths, values, errors, label=Path(run["checkpoint"]).name, capsize=3, **style)
+    for n in {run["config"]["block_size"] for run in results}:
+        axes.axvline(n, color="grey", linestyle=":", zorder=0)
+        axes.text(n, 1.01, f"trained at {n}", transform=axes.get_xaxis_transform(), ha="center", va="bottom")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, labels=lengths)
+    axes.set(xlabel="context length (tokens)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Perplexity by context length.")
+    parser.add_argument("--dataset", help="another corpus than the run's own, in the same encoding")
+    parser.add_argument("--tokens", type=at_least(1), default=131_072, help="how many to score, to whole chunks")
+    results = evaluation(parser, measure, draw)
+    counts = sorted({f"{run['tokens']:,} tokens of {run['dataset']}" for run in results})
+    print(" and ".join(counts), "scored at each length; ± is one standard error")
+    print("by position: mean loss in the longest chunks between the column before and this")
+
+
+if __name__ == "__main__":
+    main()
