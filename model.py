@@ -7,7 +7,7 @@ encodings, attention, block, GPT, and at the end the few lines that every script
 
 Names here and symbols in the paper:
 
-    head_dim // 2 pairs of dimensions    M     RoPE turns each pair of dimensions of q and k by one angle
+    head_dim                             M     dimensions of q and k in a head; RoPE turns them in head_dim // 2 pairs
     frequencies                          ω     angle per position, in radians
     block_size                           N     the training length, in tokens
     2π / block_size                      ω_l   the floor: a slower frequency never completes a turn in training
@@ -88,7 +88,7 @@ class NoPE(nn.Module):
     def bias(self, q_len: int, k_len: int) -> torch.Tensor | None:
         """Float32, broadcastable to (H, q_len, k_len), added to the scores; the queries are the last q_len of k_len.
 
-        A bias of shape (H, 1, k_len), the same for every query, costs no q_len x k_len matrix.
+        A fixed bias of shape (H, 1, k_len), the same for every query, costs no q_len x k_len matrix.
         """
         return None
 
@@ -175,7 +175,8 @@ class FoPE(RoPE):
 
     The text draws the coefficients from N(0, σ); the released code uses Xavier-normal with gain σ, many times smaller,
     and so does the default here. They are drawn once, for every layer, every head, and for cosine and sine apart; they
-    are not trained, and a checkpoint keeps them: other coefficients would be another model.
+    are not trained, and a checkpoint keeps them: other coefficients would be another model. (Two made in a row outside
+    a GPT draw the same: see fork_rng below.)
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -222,7 +223,7 @@ def attention(q, k, v, bias=None, dropout=0.0):
     need a q_len x k_len matrix: there PyTorch's is_causal would align the mask to the wrong corner.
     """
     q_len, k_len, scale, width = q.size(-2), k.size(-2), q.size(-1) ** -0.5, v.size(-1)
-    if bias is not None and bias.size(-2) == 1 and q_len > 1:
+    if bias is not None and bias.size(-2) == 1 and q_len > 1 and not bias.requires_grad:  # rounding has no gradient
         q, k, v, scale, bias = *_fold(q * scale, k, v, bias), 1.0, None
     mask = None
     if bias is not None or 1 < q_len < k_len:
