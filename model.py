@@ -19,6 +19,8 @@ Names here and symbols in the paper:
 """
 
 import math
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -117,8 +119,9 @@ class ALiBi(NoPE):
         return torch.tensor(slopes[:n_head])
 
     def bias(self, q_len: int, k_len: int) -> torch.Tensor:
-        # Softmax ignores what is constant along a row, so m_h j does the work of -m_h (i - j) and needs no row i.
-        return self.slopes[:, None, None] * torch.arange(k_len, device=self.slopes.device)
+        # Softmax ignores what is constant along a row, so the last query's row does the work of every row. Counted from
+        # there, the keys near it have a small bias, which bfloat16 holds; m_h j would be large, and coarse, everywhere.
+        return self.slopes[:, None, None] * torch.arange(1 - k_len, 1, device=self.slopes.device)
 
 
 class RoPE(NoPE):
@@ -126,33 +129,34 @@ class RoPE(NoPE):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        _require(config.head_dim % 2 == 0, f"pos {config.pos} turns pairs of dimensions: head_dim is {config.head_dim}")
+        head_dim = f"head_dim (n_embd / n_head) must be even for pos {config.pos}, not {config.head_dim}"
+        _require(config.head_dim % 2 == 0, head_dim)
         self.length = config.pos_length or config.block_size
         self.register_buffer("frequencies", self._yarn(self.make_frequencies()), persistent=False)
 
+    @property
+    def dim(self) -> int:  # of the formula that makes the frequencies
+        return self.config.head_dim
+
     def make_frequencies(self) -> torch.Tensor:
         """The angle per position of every frequency, in radians, descending, float32."""
-        return self._geometric(self.config.head_dim)
-
-    def _geometric(self, dim: int) -> torch.Tensor:
-        return self.config.rope_theta ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+        return self.config.rope_theta ** (-torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim)
 
     def _yarn(self, frequencies: torch.Tensor) -> torch.Tensor:
         """YaRN (arXiv 2309.00071, section 3.2): frequencies with under 1 turn in N slow down by s, over 32 stay."""
-        dim = max(self.config.fope_dim, self.config.head_dim)
 
         def index(turns: int) -> float:  # where in the list a frequency makes so many turns in N
-            return dim * math.log(self.length / (turns * 2 * math.pi)) / (2 * math.log(self.config.rope_theta))
+            return self.dim * math.log(self.length / (turns * 2 * math.pi)) / (2 * math.log(self.config.rope_theta))
 
-        low, high = max(math.floor(index(32)), 0), min(math.ceil(index(1)), dim - 1)
+        low, high = max(math.floor(index(32)), 0), min(math.ceil(index(1)), self.dim - 1)
         ramp = ((torch.arange(len(frequencies)) - low) / max(high - low, 0.001)).clamp(0, 1)
-        return frequencies * (1 - ramp) + frequencies / self.config.yarn_scale * ramp
+        return frequencies * (1 - ramp * (1 - 1 / self.config.yarn_scale))
 
     def table(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine and sine of every pair's angle at positions (T,): float32, each (T, head_dim / 2)."""
         with torch.autocast(positions.device.type, enabled=False):
             angles = positions.float()[:, None] * self.frequencies
-            # YaRN's temperature makes attention sharper by the same factor at every length.
+            # YaRN's temperature sharpens attention, which a longer context dilutes, by one factor at every position.
             temperature = 0.1 * math.log(self.config.yarn_scale) + 1
             return angles.cos() * temperature, angles.sin() * temperature
 
@@ -181,11 +185,11 @@ class FoPE(RoPE):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        dim = config.fope_dim or config.head_dim
-        _require(dim % config.head_dim == 0, f"fope_dim {dim} is not a multiple of head_dim {config.head_dim}")
-        # The RoPE frequencies ω_m are every (dim / head_dim)-th of the bank {ω}: there the identity puts the 1 of
-        # e^{iω_m n} in Eq. 11; all the others are the harmonics.
-        dominant = torch.eye(len(self.frequencies))[:, :: dim // config.head_dim]
+        ratio, rest = divmod(self.dim, config.head_dim)
+        _require(rest == 0, f"fope_dim {self.dim} is not a multiple of head_dim {config.head_dim}")
+        # RoPE's frequencies ω_m are every ratio-th of the bank {ω}: there the identity puts the 1 of e^{iω_m n} in
+        # Eq. 11; all the others are the harmonics.
+        dominant = torch.eye(len(self.frequencies))[:, ::ratio]
         sources, outputs = dominant.shape
         std = config.fope_sigma if config.fope_series else 0.0
         if config.fope_init == "xavier":  # fan-in and fan-out as PyTorch counts them for (n_head, sources, outputs)
@@ -194,10 +198,13 @@ class FoPE(RoPE):
             for name in ("cos_coef", "sin_coef"):
                 self.register_buffer(name, dominant + std * torch.randn(config.n_head, sources, outputs))
 
+    @property
+    def dim(self) -> int:
+        return self.config.fope_dim or self.config.head_dim
+
     def make_frequencies(self) -> torch.Tensor:
-        frequencies = self._geometric(self.config.fope_dim or self.config.head_dim)
-        floor = 2 * math.pi / self.length if self.config.fope_clip else 0.0
-        return frequencies[frequencies >= floor]
+        frequencies = super().make_frequencies()
+        return frequencies[frequencies >= 2 * math.pi / self.length] if self.config.fope_clip else frequencies
 
     def table(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Σ a_ω cos ωn and Σ a_ω sin ωn at positions (T,): float32, each (H, T, head_dim / 2)."""
@@ -223,34 +230,34 @@ def attention(q, k, v, bias=None, dropout=0.0):
     need a q_len x k_len matrix: there PyTorch's is_causal would align the mask to the wrong corner.
     """
     q_len, k_len, scale, width = q.size(-2), k.size(-2), q.size(-1) ** -0.5, v.size(-1)
-    if bias is not None and bias.size(-2) == 1 and q_len > 1 and not bias.requires_grad:  # rounding has no gradient
-        q, k, v, scale, bias = *_fold(q * scale, k, v, bias), 1.0, None
-    mask = None
+    if bias is not None and bias.size(-2) == 1 and q_len > 1:
+        (q, k, v), bias = _fold(q, k, v, bias / scale), None
+    mask, is_causal = None, False
     if bias is not None or 1 < q_len < k_len:
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
         if bias is not None:
-            mask = torch.where(mask, bias, -math.inf).to(q.dtype)
-    is_causal = mask is None and q_len > 1
+            mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # 3-D, it would take a slow path on CPUs
+    elif q_len > 1:  # not is_causal = q_len > 1, which compiled for any length is no bool
+        is_causal = True
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, scale=scale)
     return y[..., :width]
 
 
 def _fold(q, k, v, bias):
-    """Writes a bias (H, 1, k_len) into 8 more features of q and k (v gets zeros), so that q·k holds the bias.
+    """Writes a finite bias (H, 1, k_len) into 8 more features of q and k (v gets zeros), so that q·k holds the bias.
 
-    In bfloat16 one feature holds 8 bits of it, hence three: the bias rounded to a step, the rest rounded to a 256th of
-    that step, and so on. Rounding is arithmetic because a compiler may drop a cast to bfloat16 and back.
+    In bfloat16 one feature holds 8 bits of it, hence three: the bias rounded to a step, what is left rounded to a 256th
+    of that step, and the rest, through which a learned bias gets its gradient. Rounding is arithmetic because a
+    compiler may drop a cast to bfloat16 and back.
     """
     step = torch.exp2(bias.abs().amax().clamp(min=1).log2().ceil() - 8)
     parts, rest = [], bias.transpose(-2, -1)
-    for _ in range(3):
+    for _ in range(2):
         parts.append((rest / step).round() * step)
         rest, step = rest - parts[-1], step / 256
-    features = F.pad(torch.cat(parts, dim=-1), (0, 5)).to(k.dtype)  # 8, because flash kernels want a multiple of 8
-    ones = F.pad(torch.ones_like(features[..., :3]), (0, 5))[:, :1]
-    k = torch.cat((k, features.expand(k.size(0), -1, -1, -1)), dim=-1)
-    q = torch.cat((q, ones.expand(*q.shape[:-1], -1)), dim=-1)
-    return q, k, F.pad(v, (0, 8))
+    features = F.pad(torch.cat((*parts, rest), dim=-1), (0, 5))  # 8, because flash kernels want a multiple of 8
+    k = torch.cat((k, features.to(k.dtype).expand(*k.shape[:-1], -1)), dim=-1)
+    return F.pad(F.pad(q, (0, 3), value=1.0), (0, 5)), k, F.pad(v, (0, 8))
 
 
 class CausalSelfAttention(nn.Module):
@@ -269,7 +276,8 @@ class CausalSelfAttention(nn.Module):
             qk = F.layer_norm(qk, (config.head_dim,))
         (q, k), v = self.pos.rotate(qk, start), v[0]  # each (B, H, T, head_dim)
         if config.logn_scale:
-            # Softmax over n keys dilutes what one of them gets; a query that sees more than N keys is scaled up.
+            # Softmax over n keys dilutes what one of them gets: a query that sees more than N of them is scaled up.
+            # (YaRN's temperature is the same remedy, with a constant in place of ln n.)
             n = torch.arange(start + 1, start + T + 1, device=x.device)[:, None]
             q = (q * (1 + config.logn_scale * (n.log() / math.log(config.block_size) - 1).clamp(min=0))).type_as(v)
         if cache is not None:
@@ -335,9 +343,9 @@ class GPT(nn.Module):
     def forward(self, idx: torch.Tensor, targets: torch.Tensor | None = None):
         """Tokens idx (B, T) and, to train, targets (B, T), the tokens that follow, to logits and the cross-entropy.
 
-        A target -1 does not count. Every row weighs the same, however many of its targets count: the loss is the mean
-        over rows of the mean over each row's targets. Without targets only the last position's logits are computed:
-        (B, 1, vocab_size), None.
+        A target -1 does not count; each row needs one that does. Every row weighs the same, however many of its targets
+        count: the loss is the mean over rows of the mean over each row's targets. Without targets only the last
+        position's logits are computed: (B, 1, vocab_size), None.
         """
         if targets is None:
             return self.lm_head(self.hidden(idx)[:, -1:]), None
@@ -346,7 +354,9 @@ class GPT(nn.Module):
         return logits, (losses.view_as(targets).sum(dim=1) / (targets >= 0).sum(dim=1)).mean()
 
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None, stop: int = -1):
+    def stream(
+        self, idx: torch.Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None, stop: int = -1
+    ) -> Iterator[torch.Tensor]:
         """Yields the next token of each row, (B, 1), one after the other; a cache keeps the work per token small.
 
         temperature 0 takes the most likely token, top_k draws among the k most likely. A row that has given the token
@@ -385,8 +395,8 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SystemExit(f"error: device {name} is not to be had here ({str(error).splitlines()[0]})") from None
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise SystemExit(f"error: device {name} is not to be had here ({textwrap.shorten(str(error), 80)})") from None
     return torch.device(name)
 
 
@@ -435,6 +445,6 @@ def load_checkpoint(out_dir: str, device: torch.device) -> tuple[GPT, dict]:
         model = GPT(GPTConfig(**{f.name: checkpoint["config"][f.name] for f in fields(GPTConfig)}))
         model.load_state_dict(checkpoint["model"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 200)}"
         raise SystemExit(f"error: the checkpoint in {out_dir} does not fit this model.py: {reason}") from None
     return model.to(device).eval(), checkpoint
