@@ -260,19 +260,21 @@ def flops_per_token(model: GPT) -> int:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def load_weights(model: GPT, old: dict, source: str) -> None:
+def load_weights(model: GPT, checkpoint: dict, source: str) -> None:
     """Starts from another run's weights. A longer block_size or another encoding is welcome, another shape is not.
 
     What an encoding keeps is its own affair: with a longer N FoPE keeps more frequencies, so the old coefficients keep
     their corner of the larger matrices and the rest stays as drawn; after RoPE all of them do.
     """
-    new = model.state_dict()
-    for key in new.keys() | old.keys():
-        if ".attn.pos." not in key and (key not in new or key not in old or new[key].shape != old[key].shape):
-            raise SystemExit(f"error: the run in {source} has another architecture: {key} differs")
-        if key in new and key in old:
-            corner = tuple(slice(min(sizes)) for sizes in zip(new[key].shape, old[key].shape))
-            new[key][corner] = old[key][corner]
+    new, old = model.state_dict(), checkpoint["model"]
+    kept = any(".attn.pos." in key for key in new.keys() & old.keys())  # coefficients of the same bank, then
+    for name in ("vocab_size", "n_layer", "n_head", "n_embd") + ("fope_dim",) * kept:
+        was, now = checkpoint["config"].get(name), getattr(model.config, name)
+        if was != now:
+            raise SystemExit(f"error: cannot start from {source}: {name} was {was} and is now {now}")
+    for key in new.keys() & old.keys():
+        corner = tuple(slice(min(sizes)) for sizes in zip(new[key].shape, old[key].shape))
+        new[key][corner] = old[key][corner]
 
 
 def open_run(config: TrainConfig, ranks: Ranks) -> dict | None:
@@ -333,7 +335,7 @@ def train(config: TrainConfig) -> None:
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     if config.init_from and not checkpoint:
-        load_weights(model, read_checkpoint(config.init_from)["model"], config.init_from)
+        load_weights(model, read_checkpoint(config.init_from), config.init_from)
     model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(),
