@@ -55,7 +55,7 @@ class GPTConfig:
         for name in ("fope_sigma", "fope_dim", "pos_length", "logn_scale"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
         _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
-        _require(self.rope_theta > 1, f"rope_theta must be above 1, not {self.rope_theta}")
+        _require(1 < self.rope_theta < math.inf, f"rope_theta must be above 1 and finite, not {self.rope_theta}")
         _require(self.yarn_scale >= 1, f"yarn_scale must be at least 1, not {self.yarn_scale}")
         _require(self.fope_init in ("xavier", "normal"), f"fope_init must be xavier or normal, not {self.fope_init}")
         _require(self.pos in POSITIONS, f"pos must be one of {', '.join(POSITIONS)}, not {self.pos}")
@@ -394,8 +394,10 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
+        if name.split(":")[0] not in ("cuda", "mps", "cpu"):
+            raise RuntimeError("cuda, mps and cpu are the kinds that there are")
         torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, ImportError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise SystemExit(f"error: device {name} is not to be had here ({textwrap.shorten(str(error), 80)})") from None
     return torch.device(name)
 
@@ -430,11 +432,11 @@ def read_checkpoint(out_dir: str) -> dict:
         raise SystemExit(f"error: no checkpoint at {path}; train one, or give the directory of a run")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"model", "config", "meta", "iter"} - checkpoint.keys()
     except Exception as error:  # torch.load fails in as many ways as a file can be damaged
         raise SystemExit(f"error: {path} is damaged or no checkpoint ({type(error).__name__})") from None
-    if missing:
-        raise SystemExit(f"error: {path} is no checkpoint of this repository: {', '.join(sorted(missing))} missing")
+    for key, kind in {"model": dict, "config": dict, "meta": dict, "iter": int}.items():
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), kind):
+            raise SystemExit(f"error: {path} is no checkpoint of this repository: it has no {key}")
     return checkpoint
 
 

@@ -8,6 +8,7 @@ Reads the checkpoint that train.py saved; the generation itself is GPT.stream in
 
 import argparse
 import codecs
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -31,6 +32,7 @@ def stream_text(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Prints text from a trained model.")
+    parser.error = lambda message: sys.exit(f"error: {message}")
     parser.add_argument("out_dir", help="directory of a run, such as out/fope_tiny")
     parser.add_argument("--prompt", default="", help="text to continue (default: a new document)")
     parser.add_argument("--num_samples", type=int, default=1)

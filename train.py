@@ -120,7 +120,10 @@ def parse_config(argv: list[str]) -> TrainConfig:
     for path in files or [Path(__file__).parent / DEFAULT_CONFIG]:
         if not Path(path).is_file():
             raise SystemExit(f"error: no configuration file {path}; settings are written --key=value")
-        assignments = runpy.run_path(str(path))
+        try:
+            assignments = runpy.run_path(str(path))
+        except Exception as error:  # whatever Python finds wrong with it
+            raise SystemExit(f"error: configuration file {path}: {type(error).__name__}: {error}") from None
         values.update({key: convert(key, value) for key, value in assignments.items() if not key.startswith("_")})
     for argument in argv:
         if argument.startswith("--"):
@@ -233,10 +236,11 @@ def write_whole(path: Path, write) -> None:
         os.replace(beside, path)
     except BaseException as error:
         beside.unlink(missing_ok=True)
-        if isinstance(error, (OSError, RuntimeError)):  # torch.save turns a full disk into a RuntimeError
-            reason = str(error).splitlines()[0]
-            raise SystemExit(f"error: cannot write {path} ({reason}); what was there stays") from None
-        raise
+        while error.__context__:  # torch.save hides a full disk, and Ctrl-C, behind an error of its own
+            error = error.__context__
+        if isinstance(error, OSError):
+            raise SystemExit(f"error: cannot write {path} ({error.strerror}); what was there stays") from None
+        raise error from None
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -272,6 +276,9 @@ def load_weights(model: GPT, checkpoint: dict, source: str) -> None:
         was, now = checkpoint["config"].get(name), getattr(model.config, name)
         if was != now:
             raise SystemExit(f"error: cannot start from {source}: {name} was {was} and is now {now}")
+    shapes, old_shapes = ({k: v.shape for k, v in x.items() if ".attn.pos." not in k} for x in (new, old))
+    if shapes != old_shapes:
+        raise SystemExit(f"error: cannot start from {source}: its weights have other names or shapes")
     for key in new.keys() & old.keys():
         corner = tuple(slice(min(sizes)) for sizes in zip(new[key].shape, old[key].shape))
         new[key][corner] = old[key][corner]
@@ -347,11 +354,16 @@ def train(config: TrainConfig) -> None:
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
     if checkpoint:
-        for name, part in parts.items():
-            part.load_state_dict(checkpoint[name])
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(checkpoint[name])
+        except Exception as error:  # each part has its own ways to refuse what does not fit
+            raise SystemExit(
+                f"error: cannot resume {config.out_dir}: its {name} does not fit ({error!r:.200})"
+            ) from None
     if config.compile:
         model.compile()  # in place, so that the names in the checkpoint stay
-    parallel = DistributedDataParallel(model, broadcast_buffers=False) if ranks.world > 1 else model
+    parallel = DistributedDataParallel(model) if ranks.world > 1 else model
 
     out, log = Path(config.out_dir), Path(config.out_dir) / "log.jsonl"
     if ranks.main:
@@ -371,8 +383,11 @@ def train(config: TrainConfig) -> None:
 
     def report(entry: dict) -> None:
         if ranks.main:
-            with open(log, "a") as file:
-                file.write(json.dumps(entry) + "\n")
+            try:
+                with open(log, "a") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                raise SystemExit(f"error: cannot write {log} ({error.strerror}); the checkpoint stays") from None
             text = ", ".join(f"{key} {value:,.5g}" for key, value in entry.items())
             bar.set_postfix_str(text) if not bar.disable and "loss" in entry else tqdm.write(text)
             sys.stdout.flush()
