@@ -434,9 +434,12 @@ def read_checkpoint(out_dir: str) -> dict:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load fails in as many ways as a file can be damaged
         raise SystemExit(f"error: {path} is damaged or no checkpoint ({type(error).__name__})") from None
-    for key, kind in {"model": dict, "config": dict, "meta": dict, "iter": int}.items():
-        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), kind):
-            raise SystemExit(f"error: {path} is no checkpoint of this repository: it has no {key}")
+    kinds = {"config": dict, "iter": int, "meta": dict, "model": dict}
+    wrong = [
+        key for key in kinds if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), kinds[key])
+    ]
+    if wrong:
+        raise SystemExit(f"error: {path} is no checkpoint of this repository: it has no {', '.join(wrong)}")
     return checkpoint
 
 

@@ -418,6 +418,7 @@ def train(config: TrainConfig) -> None:
                     write_whole(out / "ckpt.pt", partial(torch.save, saved))
                 clock += time.perf_counter() - paused  # evaluating is not training
             if step >= config.max_iters:
+                ranks.wait()
                 break
 
             torch.manual_seed(hash((config.seed, step, ranks.rank)))  # dropout, too, is a function of (seed, step)
@@ -458,6 +459,7 @@ def train(config: TrainConfig) -> None:
         raise SystemExit(f"interrupted at iter {step}; --resume=True continues from the checkpoint in {out}") from None
     finally:
         bar.close()
+        parallel = None  # it must be gone before the processes part, or one of them may wait forever
         if ranks.world > 1:
             dist.destroy_process_group()
 

@@ -1,7 +1,7 @@
 """config/: every file is a valid configuration, and those of the paper's scale have its sizes, batches and schedule."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -136,7 +136,7 @@ def test_figure_3_rows_start_from_the_60m_runs(row):
 
     # One head of the same width has the same frequencies.
     model, before = (GPT(replace(c, vocab_size=64, n_layer=1, n_head=1, n_embd=64)) for c in (config, old))
-    load_weights(model, before.state_dict(), "60m")
+    load_weights(model, {"model": before.state_dict(), "config": asdict(before.config)}, "60m")
     assert torch.equal(model.wte.weight, before.wte.weight)
     frequencies = model.blocks[0].attn.pos.frequencies
     if config.pos == "fope":
