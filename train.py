@@ -295,7 +295,7 @@ def open_run(config: TrainConfig, ranks: Ranks) -> dict | None:
                 raise SystemExit(f"error: cannot resume {out}: {f.name} was {was} and is now {now}")
         return checkpoint
     if (out / "ckpt.pt").exists():
-        raise SystemExit(f"error: {out} already holds a run; --resume=True continues it, --out_dir=... starts another")
+        raise SystemExit(f"error: {out} already holds a run; --resume=True continues it, --name=... starts another")
     ranks.wait()  # no process may look for a checkpoint after the first has written one
     if ranks.main:
         try:
@@ -320,6 +320,7 @@ def train(config: TrainConfig) -> None:
     if config.dataset == "python" and not (data.DATA_DIR / config.dataset).exists() and ranks.main:
         from data.prepare import prepare
 
+        print("preparing the corpus python from the Python source on this disk", flush=True)
         prepare("python")
     ranks.wait()
     meta, splits = data.load_meta(config.dataset), {s: data.load_tokens(config.dataset, s) for s in ("train", "val")}
@@ -456,7 +457,9 @@ def train(config: TrainConfig) -> None:
             step += 1
             bar.update()
     except KeyboardInterrupt:
-        raise SystemExit(f"interrupted at iter {step}; --resume=True continues from the checkpoint in {out}") from None
+        raise SystemExit(
+            f"interrupted at iter {step}; --resume=True continues from the last checkpoint in {out}"
+        ) from None
     finally:
         bar.close()
         parallel = None  # it must be gone before the processes part, or one of them may wait forever
