@@ -77,6 +77,7 @@ def finished(corpus, tmp_path_factory) -> Path:
 def work(argv: list[str], environment: dict, errors: Path, hook, args: tuple) -> None:
     """What a process does: train, with the hook's changes; its stderr goes to a file."""
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to Ctrl-C
     for number, path in ((1, os.devnull), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     quicken()
