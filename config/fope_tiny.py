@@ -1,6 +1,6 @@
 # A model whose curves past the training length can be seen in minutes: `python train.py` is this file.
 #
-#     python train.py                    FoPE; 25 minutes on one core of an older server CPU, less on others
+#     python train.py                    FoPE; about twelve minutes on two older server cores
 #     python train.py --pos=rope         any other encoding, in out/rope_tiny
 
 name = "tiny"
