@@ -18,11 +18,14 @@ Names here and symbols in the paper:
     B, T, C, H                                 batch, tokens, width (n_embd), heads
 """
 
+import contextlib
 import math
+import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 import torch.nn as nn
@@ -50,23 +53,26 @@ class GPTConfig:
     logn_scale: float = 0.0  # strength a: past N, queries times 1 + a (ln n / ln N - 1); 0: off
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("fope_sigma", "fope_dim", "pos_length", "logn_scale"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
-        _require(1 < self.rope_theta < math.inf, f"rope_theta must be above 1 and finite, not {self.rope_theta}")
-        _require(self.yarn_scale >= 1, f"yarn_scale must be at least 1, not {self.yarn_scale}")
-        _require(self.fope_init in ("xavier", "normal"), f"fope_init must be xavier or normal, not {self.fope_init}")
-        _require(self.pos in POSITIONS, f"pos must be one of {', '.join(POSITIONS)}, not {self.pos}")
-        _require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
+        self.check(1, "vocab_size block_size n_layer n_head n_embd yarn_scale")
+        self.check(0, "fope_sigma fope_dim pos_length logn_scale")
+        self.check(0, "dropout", below=1)
+        require(1 < self.rope_theta < math.inf, f"rope_theta must be above 1 and finite, not {self.rope_theta}")
+        require(self.fope_init in ("xavier", "normal"), f"fope_init must be xavier or normal, not {self.fope_init}")
+        require(self.pos in POSITIONS, f"pos must be one of {', '.join(POSITIONS)}, not {self.pos}")
+        require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
+
+    def check(self, least: float, names: str, below: float = math.inf) -> None:
+        """ValueError if one of these settings is not in [least, below)."""
+        for name in names.split():
+            value = getattr(self, name)
+            require(least <= value < below, f"{name} must be at least {least} and below {below}, not {value}")
 
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
 
@@ -127,16 +133,12 @@ class ALiBi(NoPE):
 class RoPE(NoPE):
     """Rotary position embedding (arXiv 2104.09864): pair m of dimensions turns by θ^(-2m/M) a position (Eq. 2)."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, dim: int = 0) -> None:
         super().__init__(config)
-        head_dim = f"head_dim (n_embd / n_head) must be even for pos {config.pos}, not {config.head_dim}"
-        _require(config.head_dim % 2 == 0, head_dim)
+        require(config.head_dim % 2 == 0, f"head_dim (n_embd / n_head) {config.head_dim} is odd, not for {config.pos}")
+        self.dim = dim or config.head_dim  # of the formula that makes the frequencies
         self.length = config.pos_length or config.block_size
         self.register_buffer("frequencies", self._yarn(self.make_frequencies()), persistent=False)
-
-    @property
-    def dim(self) -> int:  # of the formula that makes the frequencies
-        return self.config.head_dim
 
     def make_frequencies(self) -> torch.Tensor:
         """The angle per position of every frequency, in radians, descending, float32."""
@@ -184,9 +186,9 @@ class FoPE(RoPE):
     """
 
     def __init__(self, config: GPTConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, config.fope_dim)
         ratio, rest = divmod(self.dim, config.head_dim)
-        _require(rest == 0, f"fope_dim {self.dim} is not a multiple of head_dim {config.head_dim}")
+        require(rest == 0, f"fope_dim {self.dim} is not a multiple of head_dim {config.head_dim}")
         # RoPE's frequencies ω_m are every ratio-th of the bank {ω}: there the identity puts the 1 of e^{iω_m n} in
         # Eq. 11; all the others are the harmonics.
         dominant = torch.eye(len(self.frequencies))[:, ::ratio]
@@ -197,10 +199,6 @@ class FoPE(RoPE):
         with torch.random.fork_rng(devices=[]):  # so that all other weights are those of RoPE with the same seed
             for name in ("cos_coef", "sin_coef"):
                 self.register_buffer(name, dominant + std * torch.randn(config.n_head, sources, outputs))
-
-    @property
-    def dim(self) -> int:
-        return self.config.fope_dim or self.config.head_dim
 
     def make_frequencies(self) -> torch.Tensor:
         frequencies = super().make_frequencies()
@@ -354,9 +352,7 @@ class GPT(nn.Module):
         return logits, (losses.view_as(targets).sum(dim=1) / (targets >= 0).sum(dim=1)).mean()
 
     @torch.no_grad()
-    def stream(
-        self, idx: torch.Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None, stop: int = -1
-    ) -> Iterator[torch.Tensor]:
+    def stream(self, idx: torch.Tensor, max_new_tokens: int, temperature=1.0, top_k=None, stop=-1) -> Iterator:
         """Yields the next token of each row, (B, 1), one after the other; a cache keeps the work per token small.
 
         temperature 0 takes the most likely token, top_k draws among the k most likely. A row that has given the token
@@ -389,16 +385,24 @@ class GPT(nn.Module):
 # Running it: device, number format, checkpoints
 
 
+@contextlib.contextmanager
+def user_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Inside, exceptions of these kinds become SystemExit: one line, the message and why."""
+    try:
+        yield
+    except kinds as error:
+        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "  # these say it all
+        raise SystemExit(f"error: {message}{kind}{textwrap.shorten(str(error), 200)}") from None
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" is cuda, else mps, else cpu. SystemExit if the machine has none of it."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
+    with user_error(f"device {name} is not to be had here: ", RuntimeError, AssertionError, ValueError):
         if name.split(":")[0] not in ("cuda", "mps", "cpu"):
-            raise RuntimeError("cuda, mps and cpu are the kinds that there are")
+            raise ValueError("cuda, mps and cpu are the kinds that there are")
         torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise SystemExit(f"error: device {name} is not to be had here ({textwrap.shorten(str(error), 80)})") from None
     return torch.device(name)
 
 
@@ -425,31 +429,43 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     return torch.autocast(device.type, dtype=picked, enabled=picked != torch.float32)
 
 
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """write(file) to a file beside path, then moved there: path is never half a file, whatever happens."""
+    beside = path.with_name(path.name + ".tmp")
+    with user_error(f"cannot write {path}, what was there stays: ", OSError):
+        try:
+            with open(beside, "wb") as file:
+                write(file)
+            os.replace(beside, path)
+        except BaseException as error:
+            beside.unlink(missing_ok=True)
+            while error.__context__:  # torch.save hides a full disk, and Ctrl-C, behind an error of its own
+                error = error.__context__
+            raise error from None
+
+
 def read_checkpoint(out_dir: str) -> dict:
     """The checkpoint in a run's directory, on the CPU. No code in it ever runs: weights_only loads no objects."""
     path = Path(out_dir) / "ckpt.pt"
     if not path.is_file():
         raise SystemExit(f"error: no checkpoint at {path}; train one, or give the directory of a run")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load fails in as many ways as a file can be damaged
-        raise SystemExit(f"error: {path} is damaged or no checkpoint ({type(error).__name__})") from None
-    kinds = {"config": dict, "iter": int, "meta": dict, "model": dict}
-    wrong = [
-        key for key in kinds if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), kinds[key])
-    ]
-    if wrong:
-        raise SystemExit(f"error: {path} is no checkpoint of this repository: it has no {', '.join(wrong)}")
+    with user_error(f"{path} is damaged or no checkpoint of this repository: ", Exception):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # which fails in many ways
+        kinds = {"config": dict, "iter": int, "meta": dict, "model": dict}
+        lack = ", ".join(key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind))
+        require(not lack, f"it has no {lack}")
     return checkpoint
 
 
-def load_checkpoint(out_dir: str, device: torch.device) -> tuple[GPT, dict]:
-    """The model of a run's directory, ready for evaluation on the device, and its checkpoint."""
+def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None = None) -> tuple[GPT, dict]:
+    """The model of a run's directory, ready for evaluation on the device, and its checkpoint.
+
+    logn_scale takes the place of the checkpoint's own, which is not changed. SystemExit for what is no checkpoint.
+    """
     checkpoint = read_checkpoint(out_dir)
-    try:
+    with user_error(f"the checkpoint in {out_dir} does not fit this model.py: ", Exception):
         model = GPT(GPTConfig(**{f.name: checkpoint["config"][f.name] for f in fields(GPTConfig)}))
         model.load_state_dict(checkpoint["model"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 200)}"
-        raise SystemExit(f"error: the checkpoint in {out_dir} does not fit this model.py: {reason}") from None
+    if logn_scale is not None:
+        model.config.logn_scale = logn_scale
     return model.to(device).eval(), checkpoint

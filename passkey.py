@@ -6,13 +6,12 @@ Passkey retrieval: can a model find five digits in a long text? Accuracy by cont
 
 A prompt says a key twice somewhere in filler text and asks for it at the end; the task is Mohtashami and Jaggi's
 (arXiv 2305.16300). Models learn it when train.py mixes such prompts into the corpus (passkey_frac). The command line,
-the JSON and the lines of the plot are perplexity.py's `evaluation`.
+the JSON and the plot are perplexity.py's `evaluation`.
 """
 
 import argparse
 import math
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import tiktoken
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from data import get_encoding
 from model import GPT
-from perplexity import BATCH_TOKENS, at_least, draw_lines, evaluation
+from perplexity import BATCH_TOKENS, at_least, evaluation
 
 TASK = "Find the key."
 FILLER = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
@@ -43,9 +42,7 @@ def shortest(encoding: tiktoken.Encoding) -> int:
     return len(task) + sum(map(len, others)) + 3 * longest_key
 
 
-def make_prompt(
-    encoding: tiktoken.Encoding, length: int, depth: float, rng: np.random.Generator
-) -> tuple[list[int], list[int]]:
+def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
     """The token ids of a prompt and of its answer, a random key: together exactly `length` tokens.
 
     At depth 0 the key follows the description of the task, at depth 1 it stands right before the question. The parts
@@ -53,8 +50,7 @@ def make_prompt(
     SystemExit if `length` is below `shortest(encoding)`.
     """
     if length < shortest(encoding):
-        least = f"in {encoding.name} it takes at least {shortest(encoding)}"
-        raise SystemExit(f"error: {length} tokens hold no passkey prompt: {least}")
+        raise SystemExit(f"error: {length} tokens hold no passkey prompt, the shortest takes {shortest(encoding)}")
     task, filler, start, middle, end, question = _pieces(encoding)
     key = encoding.encode_ordinary(f" {rng.integers(KEYS.start, KEYS.stop)}")
     needle = start + key + middle + key + end
@@ -102,26 +98,11 @@ def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dic
     return numbers, {"": [f"{100 * share:.1f}" for share in accuracy], "  95 %": cells}
 
 
-def draw(figure, args: argparse.Namespace, results: list[dict]) -> None:
-    grid = figure.add_gridspec(2, len(results))
-    bars = [np.abs(np.transpose(run["interval"]) - run["accuracy"]) for run in results]
-    axes = figure.add_subplot(grid[0, :])
-    draw_lines(axes, args.lengths, results, [(run["accuracy"], bar) for run, bar in zip(results, bars)])
-    axes.set(ylabel="passkey accuracy", ylim=(-0.03, 1.03))
-    for i, run in enumerate(results):
-        axes, shares = figure.add_subplot(grid[1, i]), np.transpose(run["by_depth"])
-        extent = (-0.5, len(args.lengths) - 0.5, 1, 0)
-        image = axes.imshow(shares, "cividis", vmin=0, vmax=1, aspect="auto", extent=extent)
-        axes.set_xticks(range(len(args.lengths)), labels=args.lengths, rotation=90)
-        axes.set(title=Path(run["checkpoint"]).name, xlabel="length", ylabel="" if i else "depth of the key")
-    figure.colorbar(image, ax=figure.axes[1:], label="accuracy")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Passkey retrieval by context length and depth.")
     parser.add_argument("--trials", type=at_least(1), default=1000, help="prompts a length")
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the keys")
-    evaluation(parser, measure, draw, shortest=lambda name: shortest(get_encoding(name)))
+    evaluation(parser, measure, shortest=lambda name: shortest(get_encoding(name)))
     print("accuracy in %, and its 95 % interval")
 
 

@@ -13,7 +13,6 @@ to this one: where a model breaks. The second half of the file, `evaluation`, is
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from data import load_meta, load_tokens
-from model import GPT, autocast, load_checkpoint, pick_device, pick_dtype, read_checkpoint
+from model import GPT, autocast, load_checkpoint, pick_device, pick_dtype, read_checkpoint, user_error, write_whole
 
 BATCH_TOKENS = 16_384  # in one forward pass: as many chunks as fit, at least one
 MAX_LOGITS = 2**25  # held at a time, 128 MiB in float32; those of one long chunk would take gigabytes
@@ -65,8 +64,7 @@ def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dic
     tokens, unit = load_tokens(dataset, "val"), math.lcm(*args.lengths)  # a unit is whole chunks of every length
     total = unit * max(2, min(args.tokens, len(tokens) - 1) // unit)
     if total >= len(tokens):
-        lack = f"needs {total + 1:,} tokens, the validation split of {dataset} has {len(tokens):,}"
-        raise SystemExit(f"error: scoring the same tokens at all these lengths {lack}; choose others with --lengths")
+        raise SystemExit(f"error: these --lengths need {total + 1:,} tokens, {dataset} has {len(tokens):,} to validate")
     losses = [token_losses(model, tokens[: total + 1], n).view(-1, args.lengths[-1]) for n in args.lengths]
     perplexity = [chunks.mean().exp().item() for chunks in losses]
     error = [p * standard_error(chunks) for p, chunks in zip(perplexity, losses)]
@@ -74,16 +72,6 @@ def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dic
     numbers = {"dataset": dataset, "tokens": total, "perplexity": perplexity, "error": error, "loss_by_position": loss}
     cells = [f"{p:.{2 * (p < 100)}f}±{e:.{2 * (p < 100)}f}" for p, e in zip(perplexity, error)]
     return numbers, {"": cells, "  by position": [f"{x:.3f}" for x in loss]}
-
-
-def draw(figure, args: argparse.Namespace, results: list[dict]) -> None:
-    from matplotlib.ticker import LogFormatter
-
-    axes = figure.subplots()
-    draw_lines(axes, args.lengths, results, [(run["perplexity"], run["error"]) for run in results])
-    axes.set(ylabel="perplexity", yscale="log")
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
-    axes.yaxis.set_major_formatter("{x:g}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -108,17 +96,10 @@ def output(name: str) -> Path:
     return Path(name)
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place, then moves it there: never half of it under its name."""
-    beside = path.with_name(f".{path.name}.part")
-    write(beside)
-    os.replace(beside, path)
-
-
-def evaluation(parser, measure: Callable, draw: Callable, shortest=lambda encoding: 1) -> list[dict]:
+def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[dict]:
     """Adds the arguments that both evaluations take, measures every run, prints the table, writes JSON and plot.
 
-    `measure` and `draw` are as the two above; no default length is below shortest(name of the encoding).
+    `measure` is as the one above; no default length is below shortest(name of the encoding).
     """
     parser.error = lambda message: sys.exit(f"error: {message}")
     parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
@@ -129,10 +110,8 @@ def evaluation(parser, measure: Callable, draw: Callable, shortest=lambda encodi
     parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto is the first of them that is there")
     args = parser.parse_args()
     if args.plot:
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise SystemExit("error: --plot needs matplotlib: pip install matplotlib") from None
+        with user_error("--plot needs matplotlib (pip install matplotlib): ", ImportError):
+            from analysis.plots import draw
     device, checkpoints = pick_device(args.device), [read_checkpoint(run) for run in args.runs]
     train_length, encoding = checkpoints[0]["config"]["block_size"], checkpoints[0]["meta"]["encoding"]
     lengths = args.lengths or [n for i in range(6) if (n := train_length * 2**i // 2) >= shortest(encoding)]
@@ -140,9 +119,7 @@ def evaluation(parser, measure: Callable, draw: Callable, shortest=lambda encodi
     width = max(14, *(len(Path(run).name) for run in args.runs))
     print(parser.prog.removesuffix(".py").ljust(width), *(f"{n:10}" for n in args.lengths))
     for run in args.runs:
-        model, checkpoint = load_checkpoint(run, device)
-        if args.logn_scale is not None:
-            model.config.logn_scale = args.logn_scale
+        model, checkpoint = load_checkpoint(run, device, args.logn_scale)
         with autocast(device):
             numbers, rows = measure(model, checkpoint, args)
         config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
@@ -154,36 +131,23 @@ def evaluation(parser, measure: Callable, draw: Callable, shortest=lambda encodi
         git = subprocess.run(git, shell=True, cwd=Path(__file__).parent, capture_output=True, text=True)
         about = {"commit": git.stdout.strip() or None, "torch": torch.__version__, "device": str(device)}
         about = vars(args) | about | {"dtype": str(pick_dtype(device)), "results": results}
-        replace(args.json, lambda path: path.write_text(json.dumps(about, indent=1, default=str) + "\n"))
+        text = json.dumps(about, indent=1, default=str) + "\n"
+        write_whole(args.json, lambda file: file.write(text.encode()))
     if args.plot:
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        draw(figure, args, results)
-        replace(args.plot, lambda path: figure.savefig(path, format="png", dpi=150))
+        figure = draw(args.lengths, results)
+        write_whole(args.plot, lambda file: figure.savefig(file, format="png", dpi=150))
     return results
-
-
-def draw_lines(axes, lengths: list[int], results: list[dict], curves: list[tuple]) -> None:
-    """One curve (values, error bars) a run over the lengths, each training length a dotted line."""
-    for i, (run, (values, errors)) in enumerate(zip(results, curves)):
-        style = {"color": f"C{i}", "marker": "osD^vPX*"[i % 8], "linestyle": ("-", "--", "-.", ":")[i % 4]}
-        axes.errorbar(lengths, values, errors, label=Path(run["checkpoint"]).name, capsize=3, **style)
-    for n in {run["config"]["block_size"] for run in results}:
-        axes.axvline(n, color="grey", linestyle=":", zorder=0)
-        axes.text(n, 1.01, f"trained at {n}", transform=axes.get_xaxis_transform(), ha="center", va="bottom")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, labels=lengths)
-    axes.set(xlabel="context length (tokens)")
-    axes.grid(alpha=0.3)
-    axes.legend()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Perplexity by context length.")
     parser.add_argument("--dataset", help="another corpus than the run's own, in the same encoding")
     parser.add_argument("--tokens", type=at_least(1), default=131_072, help="how many to score, to whole chunks")
-    results = evaluation(parser, measure, draw)
+    results = evaluation(parser, measure)
     counts = sorted({f"{run['tokens']:,} tokens of {run['dataset']}" for run in results})
     print(" and ".join(counts), "scored at each length; ± is one standard error")
+    if len(counts) > 1:
+        print("warning: these runs were scored on different text, so their rows do not compare; give one --dataset")
     print("by position: mean loss in the longest chunks between the column before and this")
 
 

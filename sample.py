@@ -15,11 +15,10 @@ import torch
 
 import data
 from model import GPT, autocast, load_checkpoint, pick_device
+from perplexity import at_least
 
 
-def stream_text(
-    model: GPT, encoding, prompt: str, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None
-) -> Iterator[str]:
+def stream_text(model: GPT, encoding, prompt: str, max_new_tokens: int, temperature=1.0, top_k=None) -> Iterator[str]:
     """Pieces of text that continue the prompt, up to an end-of-text token; an empty prompt starts a new document."""
     ids = encoding.encode_ordinary(prompt) or [encoding.eot_token]
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be spread over several tokens
@@ -35,22 +34,16 @@ def main() -> None:
     parser.error = lambda message: sys.exit(f"error: {message}")
     parser.add_argument("out_dir", help="directory of a run, such as out/fope_tiny")
     parser.add_argument("--prompt", default="", help="text to continue (default: a new document)")
-    parser.add_argument("--num_samples", type=int, default=1)
-    parser.add_argument("--max_new_tokens", type=int, default=500)
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the most likely token")
-    parser.add_argument("--top_k", type=int, default=50, help="draw among the k most likely tokens")
+    parser.add_argument("--num_samples", type=at_least(1), default=1)
+    parser.add_argument("--max_new_tokens", type=at_least(1), default=500)
+    parser.add_argument("--temperature", type=at_least(0.0), default=0.8, help="0: always the most likely token")
+    parser.add_argument("--top_k", type=at_least(1), default=50, help="draw among the k most likely tokens")
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--logn_scale", type=float, help="strength of the scaling past N (default: as trained)")
+    parser.add_argument("--logn_scale", type=at_least(0.0), help="strength of the scaling past N (default: as trained)")
     args = parser.parse_args()
-    for name, least in (("num_samples", 1), ("max_new_tokens", 1), ("temperature", 0), ("top_k", 1), ("logn_scale", 0)):
-        if getattr(args, name) is not None and not getattr(args, name) >= least:
-            raise SystemExit(f"error: --{name} must be at least {least}, not {getattr(args, name)}")
-
     device = pick_device(args.device)
-    model, checkpoint = load_checkpoint(args.out_dir, device)
-    if args.logn_scale is not None:
-        model.config.logn_scale = args.logn_scale
+    model, checkpoint = load_checkpoint(args.out_dir, device, args.logn_scale)
     encoding = data.get_encoding(checkpoint["meta"]["encoding"])
     torch.manual_seed(args.seed)
     for i in range(args.num_samples):

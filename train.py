@@ -35,10 +35,8 @@ from tqdm import tqdm
 
 import data
 import passkey
-from model import DTYPES, GPT, GPTConfig, autocast, pick_device, pick_dtype, read_checkpoint
+from model import DTYPES, GPT, GPTConfig, autocast, pick_device, read_checkpoint, require, user_error, write_whole
 from sample import stream_text
-
-DEFAULT_CONFIG = "config/fope_tiny.py"
 
 
 @dataclass
@@ -69,21 +67,12 @@ class TrainConfig(GPTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least = {0: "min_lr warmup_iters weight_decay grad_clip seed passkey_frac beta1 beta2"}
-        at_least[1] = "batch_size gradient_accumulation_steps max_iters eval_interval eval_iters log_interval"
-        for least, names in at_least.items():
-            for name in names.split():
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        for name, bad in {
-            "learning_rate": not 0 < self.learning_rate < math.inf,
-            "passkey_frac": self.passkey_frac > 1,
-            "beta1": self.beta1 >= 1,
-            "beta2": self.beta2 >= 1,
-            "dtype": self.dtype not in ("auto", *DTYPES),
-        }.items():
-            if bad:
-                raise ValueError(f"{name} cannot be {getattr(self, name)}")
+        self.check(1, "batch_size gradient_accumulation_steps max_iters eval_interval eval_iters log_interval")
+        self.check(0, "learning_rate min_lr warmup_iters weight_decay grad_clip seed")
+        self.check(0, "beta1 beta2", below=1)
+        require(self.learning_rate > 0, "learning_rate must be above 0")
+        require(0 <= self.passkey_frac <= 1, f"passkey_frac must be from 0 to 1, not {self.passkey_frac}")
+        require(self.dtype in ("auto", *DTYPES), f"dtype must be auto or one of {', '.join(DTYPES)}, not {self.dtype}")
         self.out_dir = self.out_dir or f"out/{self.pos}_{self.name}"
 
 
@@ -99,40 +88,30 @@ def convert(key: str, value: object) -> object:
         near = difflib.get_close_matches(key, SETTINGS, n=1)
         hint = f"did you mean {near[0]}?" if near else "python train.py --help lists the settings"
         raise SystemExit(f"error: unknown setting {key}; {hint}")
-    kind, number = SETTINGS[key], value
-    if isinstance(value, str) and kind in (int, float):
-        with contextlib.suppress(ValueError):
-            number = float(value)
-    if kind is bool and str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
-    if kind is float and isinstance(number, (int, float)) and not isinstance(number, bool) and not math.isnan(number):
-        return float(number)
-    if kind is int and not isinstance(number, bool) and isinstance(number, (int, float)) and number % 1 == 0:
-        return int(number)
+    kind, text = SETTINGS[key], str(value)
     if kind is str and isinstance(value, str):
         return value
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    with contextlib.suppress(ValueError, OverflowError):  # of text that is no number, and of int(nan) and int(inf)
+        if kind in (int, float) and kind(float(text)) == float(text):  # not for 1.5 as an int, nor for nan
+            return kind(float(text))
     raise SystemExit(f"error: {key} must be of type {kind.__name__}, not {value!r}")
 
 
 def parse_config(argv: list[str]) -> TrainConfig:
     """The configuration that a command line asks for. SystemExit, with one line, for what cannot be."""
     values, files = {}, [argument for argument in argv if not argument.startswith("--")]
-    for path in files or [Path(__file__).parent / DEFAULT_CONFIG]:
-        if not Path(path).is_file():
-            raise SystemExit(f"error: no configuration file {path}; settings are written --key=value")
-        try:
+    for path in files or [Path(__file__).parent / "config/fope_tiny.py"]:
+        with user_error(f"configuration file {path} (settings are written --key=value): ", Exception):
             assignments = runpy.run_path(str(path))
-        except Exception as error:  # whatever Python finds wrong with it
-            raise SystemExit(f"error: configuration file {path}: {type(error).__name__}: {error}") from None
         values.update({key: convert(key, value) for key, value in assignments.items() if not key.startswith("_")})
     for argument in argv:
         if argument.startswith("--"):
             key, _, text = argument[2:].partition("=")
             values[key] = convert(key, text if "=" in argument else "True")
-    try:
+    with user_error("", ValueError):
         return TrainConfig(**values)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
 
 
 def print_help() -> None:
@@ -177,70 +156,48 @@ def windows(config: TrainConfig, tokens, starts, length: int) -> tuple[torch.Ten
 
 
 @torch.no_grad()
-def estimate_loss(model: GPT, config: TrainConfig, tokens, length: int, ranks: "Ranks", device, context) -> float:
+def estimate_loss(model: GPT, config: TrainConfig, tokens, length: int, ranks: "Ranks", context) -> float:
     """Mean loss over windows of `length` tokens, the same at every call, evenly spread over the validation split."""
     batch = max(config.batch_size * config.block_size // length, 1)
     starts = np.linspace(0, len(tokens) - length - 1, config.eval_iters * batch).astype(int)[ranks.rank :: ranks.world]
     total = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of windows
     model.eval()
     for first in range(0, len(starts), batch):
-        x, y = (t.to(device) for t in windows(config, tokens, starts[first : first + batch], length))
+        x, y = (t.to(ranks.device) for t in windows(config, tokens, starts[first : first + batch], length))
         with context:
             loss = model.forward(x, y)[1]  # not model(x, y): torch.compile would compile again for every new length
         total += torch.tensor([loss.item() * len(x), len(x)])
     model.train()
-    total = ranks.sum(total, device)
+    total = ranks.sum(total)
     return (total[0] / total[1]).item()
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Processes, the run's directory, the learning rate, speed
+# Processes, the learning rate, speed
 
 
 class Ranks:
     """The processes of this run: one, or as many as torchrun started."""
 
-    def __init__(self) -> None:
-        self.rank = int(os.environ.get("RANK", 0))
-        self.world = int(os.environ.get("WORLD_SIZE", 1))
-        self.local = int(os.environ.get("LOCAL_RANK", 0))
-        self.main = self.rank == 0
-
-    def start(self, name: str) -> torch.device:
-        """Joins the other processes and returns this one's device."""
-        device = pick_device(name)
-        if device.type == "cuda" and self.world > 1:
-            device = torch.device("cuda", self.local)
-            torch.cuda.set_device(device)
+    def __init__(self, device: str) -> None:
+        """Picks this process's device, by name or "auto", and joins the others."""
+        defaults = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
+        self.rank, local, self.world = (int(os.environ.get(name, default)) for name, default in defaults.items())
+        self.main, self.device = self.rank == 0, pick_device(device)
+        if self.device.type == "cuda" and self.world > 1:
+            self.device = torch.device("cuda", local)
+            torch.cuda.set_device(self.device)
         if self.world > 1:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return device
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
 
-    def sum(self, numbers: torch.Tensor, device) -> torch.Tensor:
+    def sum(self, numbers: torch.Tensor) -> torch.Tensor:
         if self.world > 1:
-            numbers = numbers.to(device)
-            dist.all_reduce(numbers)
+            dist.all_reduce(numbers := numbers.to(self.device))
         return numbers.cpu()
 
     def wait(self) -> None:
         if self.world > 1:
             dist.barrier()
-
-
-def write_whole(path: Path, write) -> None:
-    """write(file) to a file beside path, then moved there: path is never half a file, whatever happens."""
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with open(beside, "wb") as file:
-            write(file)
-        os.replace(beside, path)
-    except BaseException as error:
-        beside.unlink(missing_ok=True)
-        while error.__context__:  # torch.save hides a full disk, and Ctrl-C, behind an error of its own
-            error = error.__context__
-        if isinstance(error, OSError):
-            raise SystemExit(f"error: cannot write {path} ({error.strerror}); what was there stays") from None
-        raise error from None
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -255,13 +212,24 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "RTX 4090": 165e12}
 
 
-def flops_per_token(model: GPT) -> int:
-    """Forward and backward: 6 for every weight (the input embedding multiplies nothing), and attention's scores."""
-    config = model.config
-    return 6 * model.num_params() + 12 * config.n_layer * config.n_embd * config.block_size
+def mfu(model: GPT, tokens_per_s: float, gpu: str) -> dict[str, float]:
+    """{"mfu": the share of the card's peak that a training speed takes}, or {} for a card with another name.
+
+    Forward and backward: 6 for every weight (the input embedding multiplies nothing), and attention's scores.
+    """
+    config, peaks = model.config, [flops for name, flops in PEAK_FLOPS.items() if name in gpu]
+    flops = 6 * model.num_params() + 12 * config.n_layer * config.n_embd * config.block_size
+    return {"mfu": tokens_per_s * flops / peaks[0]} if peaks else {}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def require_same(names, checkpoint: dict, config: GPTConfig, task: str) -> None:
+    for name in names:
+        was, now = checkpoint["config"].get(name), getattr(config, name)
+        if was != now:
+            raise SystemExit(f"error: cannot {task}: {name} was {was} and is now {now}")
 
 
 def load_weights(model: GPT, checkpoint: dict, source: str) -> None:
@@ -272,10 +240,8 @@ def load_weights(model: GPT, checkpoint: dict, source: str) -> None:
     """
     new, old = model.state_dict(), checkpoint["model"]
     kept = any(".attn.pos." in key for key in new.keys() & old.keys())  # coefficients of the same bank, then
-    for name in ("vocab_size", "n_layer", "n_head", "n_embd") + ("fope_dim",) * kept:
-        was, now = checkpoint["config"].get(name), getattr(model.config, name)
-        if was != now:
-            raise SystemExit(f"error: cannot start from {source}: {name} was {was} and is now {now}")
+    names = ("vocab_size", "n_layer", "n_head", "n_embd") + ("fope_dim",) * kept
+    require_same(names, checkpoint, model.config, f"start from {source}")
     shapes, old_shapes = ({k: v.shape for k, v in x.items() if ".attn.pos." not in k} for x in (new, old))
     if shapes != old_shapes:
         raise SystemExit(f"error: cannot start from {source}: its weights have other names or shapes")
@@ -289,39 +255,28 @@ def open_run(config: TrainConfig, ranks: Ranks) -> dict | None:
     out = Path(config.out_dir)
     if config.resume:
         checkpoint = read_checkpoint(config.out_dir)
-        for f in fields(GPTConfig):
-            was, now = checkpoint["config"].get(f.name), getattr(config, f.name)
-            if was != now:
-                raise SystemExit(f"error: cannot resume {out}: {f.name} was {was} and is now {now}")
+        require_same((f.name for f in fields(GPTConfig)), checkpoint, config, f"resume {out}")
         return checkpoint
     if (out / "ckpt.pt").exists():
         raise SystemExit(f"error: {out} already holds a run; --resume=True continues it, --name=... starts another")
     ranks.wait()  # no process may look for a checkpoint after the first has written one
     if ranks.main:
-        try:
+        with user_error(f"cannot make the directory {out}: ", OSError):
             out.mkdir(parents=True, exist_ok=True)
             (out / "log.jsonl").unlink(missing_ok=True)
-        except OSError as error:
-            raise SystemExit(f"error: cannot make the directory {out} ({error.strerror})") from None
     return None
 
 
 def train(config: TrainConfig) -> None:
-    ranks = Ranks()
-    if config.gradient_accumulation_steps % ranks.world:
-        raise SystemExit(
-            f"error: gradient_accumulation_steps {config.gradient_accumulation_steps} counts the forward passes of all "
-            f"processes and is not divisible by their number, {ranks.world}"
-        )
-    device = ranks.start(config.device)
-    context, dtype = autocast(device, config.dtype), pick_dtype(device, config.dtype)
+    ranks = Ranks(config.device)
+    device, context = ranks.device, autocast(ranks.device, config.dtype)
+    steps = config.gradient_accumulation_steps  # forward passes of all processes together
+    if steps % ranks.world:
+        raise SystemExit(f"error: gradient_accumulation_steps {steps} is not divisible by {ranks.world} processes")
 
     # The corpus
-    if config.dataset == "python" and not (data.DATA_DIR / config.dataset).exists() and ranks.main:
-        from data.prepare import prepare
-
-        print("preparing the corpus python from the Python source on this disk", flush=True)
-        prepare("python")
+    if ranks.main:
+        data.make_if_free(config.dataset)
     ranks.wait()
     meta, splits = data.load_meta(config.dataset), {s: data.load_tokens(config.dataset, s) for s in ("train", "val")}
     encoding = data.get_encoding(meta["encoding"])
@@ -330,38 +285,25 @@ def train(config: TrainConfig) -> None:
         least = config.block_size * (4 if split == "val" else 1) + 1  # the validation loss is also taken at 4N
         if len(tokens) < least:
             raise SystemExit(f"error: data/{config.dataset} has {len(tokens)} {split} tokens, fewer than {least}")
-    if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
-        least = passkey.shortest(encoding)
+    if config.passkey_frac > 0 and config.block_size < (least := passkey.shortest(encoding)):
         raise SystemExit(f"error: block_size {config.block_size} is too short for a passkey prompt, {least} tokens")
 
     # The model and its optimizer
     checkpoint = open_run(config, ranks)
     start = checkpoint["iter"] if checkpoint else 0
     torch.manual_seed(config.seed)
-    try:
+    with user_error("", ValueError):
         model = GPT(config)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
     if config.init_from and not checkpoint:
         load_weights(model, read_checkpoint(config.init_from), config.init_from)
     model.to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=device.type != "mps",
-    )
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    betas, fused = (config.beta1, config.beta2), device.type != "mps"  # the learning rate is set at every step
+    optimizer = torch.optim.AdamW(model.parameters(), betas=betas, weight_decay=config.weight_decay, fused=fused)
+    scaler = torch.amp.GradScaler(device.type, enabled=context.fast_dtype == torch.float16)
     parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
-    if checkpoint:
-        try:
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[name])
-        except Exception as error:  # each part has its own ways to refuse what does not fit
-            raise SystemExit(
-                f"error: cannot resume {config.out_dir}: its {name} does not fit ({error!r:.200})"
-            ) from None
+    for name in parts if checkpoint else ():
+        with user_error(f"cannot resume {config.out_dir}: its {name} does not fit: ", Exception):
+            parts[name].load_state_dict(checkpoint[name])
     if config.compile:
         model.compile()  # in place, so that the names in the checkpoint stay
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
@@ -369,57 +311,44 @@ def train(config: TrainConfig) -> None:
     out, log = Path(config.out_dir), Path(config.out_dir) / "log.jsonl"
     if ranks.main:
         if checkpoint and log.exists():  # what was logged after the checkpoint will be logged again
-            lines = log.read_text().splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("}\n")]
-            kept = [line for line in whole if json.loads(line)["iter"] < start + ("val_loss" in line)]
-            write_whole(log, lambda file: file.write("".join(kept).encode()))
+            whole = re.findall(r".*}\n", log.read_text())
+            kept = "".join(line for line in whole if json.loads(line)["iter"] < start + ("val_loss" in line))
+            write_whole(log, lambda file: file.write(kept.encode()))
         write_whole(out / "config.json", lambda file: file.write(json.dumps(asdict(config), indent=2).encode()))
-        print(
-            f"{out}: {config.pos}, {model.num_params() / 1e6:.2f}M parameters, {ranks.world} x {device.type}, "
-            f"{str(dtype)[6:]}, torch.compile {'on' if config.compile else 'off'}, "
-            f"{meta['train_tokens'] / 1e6:.1f}M tokens of {config.dataset}",
-            flush=True,
-        )
+        about = f"{config.pos}, {model.num_params() / 1e6:.2f}M parameters, {ranks.world} x {device.type}"
+        about += f", {str(context.fast_dtype)[6:]}" + ", torch.compile" * config.compile
+        about += f", {meta['train_tokens'] / 1e6:.1f}M tokens of {config.dataset}"
+        print(f"{out}: {about}; training begins with an evaluation, wait a moment", flush=True)
     bar = tqdm(total=config.max_iters, initial=start, unit="step", disable=not (ranks.main and sys.stderr.isatty()))
 
     def report(entry: dict) -> None:
+        text = ", ".join(f"{key} {value:,.5g}" for key, value in entry.items())
+        if not all(map(math.isfinite, entry.values())):
+            raise SystemExit(f"error: the loss is not finite ({text}); {out} keeps its last good checkpoint")
         if ranks.main:
-            try:
-                with open(log, "a") as file:
-                    file.write(json.dumps(entry) + "\n")
-            except OSError as error:
-                raise SystemExit(f"error: cannot write {log} ({error.strerror}); the checkpoint stays") from None
-            text = ", ".join(f"{key} {value:,.5g}" for key, value in entry.items())
+            with user_error(f"cannot write {log}, the checkpoint stays: ", OSError), open(log, "a") as file:
+                file.write(json.dumps(entry) + "\n")
             bar.set_postfix_str(text) if not bar.disable and "loss" in entry else tqdm.write(text)
             sys.stdout.flush()
 
-    def check(loss: float, step: int) -> float:
-        if not math.isfinite(loss):
-            raise SystemExit(f"error: the loss is {loss} at iter {step}; {out} keeps its last good checkpoint")
-        return loss
-
     # The loop
-    micro_steps = config.gradient_accumulation_steps // ranks.world
-    tokens_per_step = config.batch_size * config.gradient_accumulation_steps * config.block_size
+    micro_steps, tokens_per_step = steps // ranks.world, config.batch_size * steps * config.block_size
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in gpu), None)
-    clock, clock_step, step = time.perf_counter(), start, start
+    clock, clock_step, saved_step = time.perf_counter(), start, start if checkpoint else None
     try:
-        while True:
-            if (step % config.eval_interval == 0 or step == config.max_iters) and not (checkpoint and step == start):
-                paused, losses = time.perf_counter(), {}
-                for key, times in (("val_loss", 1), ("val_loss_4x", 4)):
-                    length = times * config.block_size
-                    loss = estimate_loss(model, config, splits["val"], length, ranks, device, context)
-                    losses[key] = check(loss, step)
-                report({"iter": step, **losses})
+        for step in range(start, config.max_iters + 1):
+            if (step % config.eval_interval == 0 or step == config.max_iters) and step != saved_step:
+                paused, entry = time.perf_counter(), {"iter": step}
+                for key, length in (("val_loss", config.block_size), ("val_loss_4x", 4 * config.block_size)):
+                    entry[key] = estimate_loss(model, config, splits["val"], length, ranks, context)
+                report(entry)
                 if ranks.main:
-                    saved = {name: part.state_dict() for name, part in parts.items()}
-                    saved.update(iter=step, config=asdict(config), meta=meta)
+                    saved = {"iter": step, "config": asdict(config), "meta": meta}
+                    saved |= {name: part.state_dict() for name, part in parts.items()}
                     write_whole(out / "ckpt.pt", partial(torch.save, saved))
+                saved_step = step
                 clock += time.perf_counter() - paused  # evaluating is not training
-            if step >= config.max_iters:
-                ranks.wait()
+            if step == config.max_iters:
                 break
 
             torch.manual_seed(hash((config.seed, step, ranks.rank)))  # dropout, too, is a function of (seed, step)
@@ -430,10 +359,9 @@ def train(config: TrainConfig) -> None:
             for micro in range(micro_steps):
                 first = (micro * ranks.world + ranks.rank) * config.batch_size
                 rows = range(first, first + config.batch_size)
-                x, y = get_batch(config, splits["train"], encoding, step, rows)
-                if device.type == "cuda":  # from pinned memory the copy runs while the GPU still works
-                    x, y = x.pin_memory(), y.pin_memory()
-                x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+                batch = get_batch(config, splits["train"], encoding, step, rows)
+                # From pinned memory the copy runs while the GPU still works.
+                x, y = ((t.pin_memory() if gpu else t).to(device, non_blocking=True) for t in batch)
                 last = micro == micro_steps - 1  # gradients are averaged over the processes once a step
                 with parallel.no_sync() if ranks.world > 1 and not last else contextlib.nullcontext(), context:
                     loss = parallel(x, y)[1] / micro_steps
@@ -447,19 +375,16 @@ def train(config: TrainConfig) -> None:
             optimizer.zero_grad(set_to_none=True)
 
             if step % config.log_interval == 0:
-                loss = check((ranks.sum(step_loss, device) / ranks.world).item(), step)
+                loss = (ranks.sum(step_loss) / ranks.world).item()
                 speed = (step + 1 - clock_step) * tokens_per_step / (time.perf_counter() - clock)
                 entry = {"iter": step, "loss": loss, "lr": lr, "tokens_per_s": speed}
-                if peak:
-                    entry["mfu"] = speed * flops_per_token(model) / (peak * ranks.world)
-                report(entry)
+                report(entry | mfu(model, speed / ranks.world, gpu))
                 clock, clock_step = time.perf_counter(), step + 1
-            step += 1
             bar.update()
+        ranks.wait()
     except KeyboardInterrupt:
-        raise SystemExit(
-            f"interrupted at iter {step}; --resume=True continues from the last checkpoint in {out}"
-        ) from None
+        again = "nothing was saved yet" if saved_step is None else f"--resume=True continues {out} from {saved_step}"
+        raise SystemExit(f"interrupted at iter {step}; {again}") from None
     finally:
         bar.close()
         parallel = None  # it must be gone before the processes part, or one of them may wait forever
@@ -467,9 +392,9 @@ def train(config: TrainConfig) -> None:
             dist.destroy_process_group()
 
     if ranks.main:
-        print(f"\ndone: {out}/ckpt.pt; a sample of it:\n")
         with context:
-            print("".join(stream_text(model.eval(), encoding, "", max_new_tokens=300, top_k=50)))
+            text = "".join(stream_text(model.eval(), encoding, "", max_new_tokens=300, top_k=50))
+        print(f"\ndone: {out}/ckpt.pt; a sample of it:\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ from torch.nn import functional as F
 import perplexity
 from data import get_encoding
 from data.prepare import prepare
-from model import GPT, POSITIONS, GPTConfig, autocast, pick_device, pick_dtype
+from model import GPT, POSITIONS, GPTConfig, autocast, pick_device, pick_dtype, write_whole
 from passkey import evaluate, make_prompt
-from train import PEAK_FLOPS, flops_per_token
+from train import mfu
 
 ROOT = Path(__file__).parent.parent
 SMALL = GPTConfig(vocab_size=320, block_size=256, n_layer=4, n_head=4, n_embd=256)  # for CPUs; GPUs get the paper's 60M
@@ -137,11 +137,9 @@ def train(config: GPTConfig, batch_size: int, device: torch.device, rounds: int)
     compare("", steps, (), 2, device)  # compiles, and takes the memory
     rows = compare("tokens", steps, ("rope", "baseline"), 5 * rounds, device)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in gpu), None)
     for name, row in rows.items():
         row["time / rope"] = 1 / row.pop("speed / rope")
-        if peak:
-            row["MFU"] = row["tokens/s"] * flops_per_token(models[name]) / peak
+        row |= mfu(models[name], row["tokens/s"], gpu)
     shape = f"{config.n_layer} layers, width {config.n_embd}, T {config.block_size}, batch {batch_size}"
     return show(f"training, {shape}", rows)
 
@@ -282,7 +280,7 @@ def main() -> None:
     for name in args.sections or sections:
         results[name] = sections[name]()
     if args.json:
-        perplexity.replace(args.json, lambda path: path.write_text(json.dumps(results, indent=1) + "\n"))
+        write_whole(args.json, lambda file: file.write(json.dumps(results, indent=1).encode() + b"\n"))
 
 
 if __name__ == "__main__":

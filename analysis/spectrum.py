@@ -28,9 +28,9 @@ from torch.nn import functional as F
 
 import model as model_py
 from data import get_encoding, load_tokens
-from model import GPT, POSITIONS, GPTConfig, load_checkpoint, pick_device
+from model import GPT, POSITIONS, GPTConfig, load_checkpoint, pick_device, write_whole
 from passkey import make_prompt, shortest
-from perplexity import output, replace
+from perplexity import output
 
 TURNS = (37, 101)  # of ω1 and ω2 in part 1
 MEANS = (0.0, 0.1, 1.0)  # of q and k in Figure 7
@@ -253,11 +253,11 @@ def main() -> None:
     for run in args.runs:
         measure_run(results, run, pick_device(args.device))
     if args.json:
-        replace(args.json, lambda path: path.write_text(json.dumps(results, indent=1) + "\n"))
+        write_whole(args.json, lambda file: file.write(json.dumps(results, indent=1).encode() + b"\n"))
     if args.plot:
         figure = Figure(figsize=(14, 8), layout="constrained")
         draw(figure, results)
-        replace(args.plot, lambda path: figure.savefig(path, format="png", dpi=150))
+        write_whole(args.plot, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 if __name__ == "__main__":

@@ -44,3 +44,12 @@ def load_tokens(name: str, split: str) -> np.memmap:
     if size == 0 or size != 2 * count:
         raise SystemExit(f"error: {path} has {size} bytes, not {2 * count}: delete {path.parent} and prepare it again")
     return np.memmap(path, dtype=np.uint16, mode="r")
+
+
+def make_if_free(name: str) -> None:
+    """Prepares the corpus that needs no download, if that is the one and it is not there yet."""
+    if name == "python" and not (DATA_DIR / name).exists():
+        from data.prepare import prepare  # only here: the writer is not needed to read
+
+        print("preparing the corpus python from the Python source on this disk", flush=True)
+        prepare(name)

@@ -97,7 +97,7 @@ def read_files(files: list[Path], named: Collection[Path] = ()) -> Iterator[str]
             document = path.read_bytes().decode("utf-8")  # read_text would change line ends
         except (OSError, UnicodeDecodeError) as error:
             if path in named:
-                raise SystemExit(f"error: cannot read {path} as UTF-8 text: {error}") from None
+                raise SystemExit(f"error: cannot read {path} ({error}); UTF-8 text is expected") from None
             continue
         if document and hash(document) not in seen:
             seen.add(hash(document))
@@ -240,6 +240,8 @@ def prepare(corpus: str, paths: Collection[str] = (), name="", encoding="", toke
         if not url:
             shutil.rmtree(folder, ignore_errors=True)  # nothing there to go on from
     print(f"{out}: {meta['train_tokens']:,} training and {meta['val_tokens']:,} validation tokens ({encoder.name})")
+    if meta["val_tokens"] > meta["train_tokens"]:
+        print("warning: more text is held out than trained on, since whole files are; give more files, or smaller ones")
 
 
 if __name__ == "__main__":

@@ -172,13 +172,22 @@ def test_errors_of_prepare(files, tmp_path):
     fails("was not written", prepare.prepare, "text", text, name=str(binary / "corpus"))
     fails("not enough disk", prepare.prepare, "c4", name=str(tmp_path / "disk"), encoding="bytes", tokens=9e14)
     # named outright, an unreadable file must not be passed over, though others were tokenised before it
-    fails("cannot read .*binary.* as UTF-8", prepare.prepare, "text", [*text, str(binary)], name=str(out))
+    fails("cannot read .*binary.*UTF-8", prepare.prepare, "text", [*text, str(binary)], name=str(out))
     assert not out.exists() and beside(out) == []
     prepare.prepare("text", text, name=str(out))
     fails("is there already", prepare.prepare, "python", name=str(out))
     before = (out / "train.bin").read_bytes()
     fails("is there already", prepare.prepare, "text", [str(files / "0.txt")], name=str(out))
     assert (out / "train.bin").read_bytes() == before
+
+
+def test_more_validation_than_training_is_said(tmp_path, capsys):
+    for size in (10, 1000):
+        for name, letters in (("a", size), ("b", 100)):
+            (tmp_path / f"{name}.txt").write_text(name * letters)
+        prepare.prepare("text", [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], name=str(tmp_path / f"{size}"))
+        tokens = [len(data.load_tokens(str(tmp_path / f"{size}"), split)) for split in ("train", "val")]
+        assert ("warning: more text is held out" in capsys.readouterr().out) == (tokens[1] > tokens[0])
 
 
 def test_errors_of_reading(files, tmp_path, monkeypatch):

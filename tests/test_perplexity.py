@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from dataclasses import asdict
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import perplexity
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, write_whole
 
 VAL_TOKENS = 1001
 
@@ -135,14 +136,14 @@ def test_a_file_is_replaced_by_a_whole_one_or_not_at_all(tmp_path):
     path = tmp_path / "out.json"
     path.write_text("old")
 
-    def fail(beside):
-        beside.write_text("half")
+    def fail(file):
+        file.write(b"half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        perplexity.replace(path, fail)
+        write_whole(path, fail)
     assert path.read_text() == "old"
-    perplexity.replace(path, lambda beside: beside.write_text("new"))
+    write_whole(path, lambda file: file.write(b"new"))
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
 
 
@@ -173,6 +174,17 @@ def test_another_corpus_takes_the_place_of_the_runs_own(run, corpus, tmp_path, m
     corpus.rename(other)
     call(monkeypatch, run, "--lengths", 8, "--dataset", other, "--json", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["results"][0]["dataset"] == str(other)
+
+
+def test_runs_scored_on_different_text_are_told_apart(run, corpus, tmp_path, monkeypatch, capsys):
+    other = shutil.copytree(run, tmp_path / "other")
+    call(monkeypatch, run, other)
+    assert "warning" not in capsys.readouterr().out
+    checkpoint = torch.load(other / "ckpt.pt", weights_only=True)
+    checkpoint["config"]["dataset"] = str(shutil.copytree(corpus, tmp_path / "other corpus"))
+    torch.save(checkpoint, other / "ckpt.pt")
+    call(monkeypatch, run, other)
+    assert "warning: these runs were scored on different text" in capsys.readouterr().out
 
 
 def test_plot(run, tmp_path, monkeypatch):
@@ -213,6 +225,7 @@ def test_a_corpus_in_another_encoding_is_an_error(run, corpus, monkeypatch):
 
 def test_a_plot_without_matplotlib_stops_before_the_work(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "analysis.plots", raising=False)
     monkeypatch.setattr(perplexity, "token_losses", None)
     with pytest.raises(SystemExit, match="pip install matplotlib"):
         call(monkeypatch, run, "--plot", "out.png")

@@ -168,7 +168,7 @@ def test_command_line_over_file_over_default(tmp_path):
 
 
 def test_no_arguments_is_the_default_file():
-    assert train.parse_config([]) == train.parse_config([str(ROOT / train.DEFAULT_CONFIG)])
+    assert train.parse_config([]) == train.parse_config([str(ROOT / "config/fope_tiny.py")])
 
 
 def test_shipped_configurations():
@@ -295,18 +295,18 @@ class OneOf(train.Ranks):
     """One of `world` processes, that adds up nothing: its sums are kept."""
 
     def __init__(self, rank: int, world: int) -> None:
-        self.rank, self.world, self.sums = rank, world, []
+        self.rank, self.world, self.sums, self.device = rank, world, [], torch.device("cpu")
 
-    def sum(self, numbers, device):
+    def sum(self, numbers):
         self.sums.append(numbers)
         return numbers
 
 
 def evaluate(tokens, rank: int = 0, world: int = 1, length: int = 16):
-    model, ranks, device = Listener(), OneOf(rank, world), torch.device("cpu")
+    model, ranks = Listener(), OneOf(rank, world)
     context = torch.autocast("cpu", enabled=False)
     config = tiny_config(eval_iters=3, batch_size=4)
-    loss = train.estimate_loss(model, config, tokens, length, ranks, device, context)
+    loss = train.estimate_loss(model, config, tokens, length, ranks, context)
     assert model.training
     return loss, model.heard, ranks.sums[0]
 
