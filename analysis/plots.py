@@ -1,14 +1,24 @@
 """
-The plots of perplexity.py --plot and passkey.py --plot, from the results that --json writes.
+Pictures of what perplexity.py and passkey.py have measured: their --plot, and means over seeds from their --json.
 
-The two import this file, and with it matplotlib, only when a plot is asked for.
+    python -m analysis.plots results/tiny/perplexity.json results/tiny/passkey.json --plot results/tiny/figure_1.png
+
+Run so, it prints a table in Markdown, mean ± standard deviation over the runs that differ only in the number at the end
+of their name (their seed), and draws one panel a measure. perplexity.py and passkey.py import this file, and with it
+matplotlib, only when a plot is asked for.
 """
 
+import argparse
+import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
+
+from model import write_whole
 
 
 def draw(lengths: list[int], results: list[dict]) -> Figure:
@@ -21,9 +31,7 @@ def draw(lengths: list[int], results: list[dict]) -> Figure:
 def draw_perplexity(figure, lengths: list[int], results: list[dict]) -> None:
     axes = figure.subplots()
     draw_lines(axes, lengths, results, [(run["perplexity"], run["error"]) for run in results])
-    axes.set(ylabel="perplexity", yscale="log")
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
-    axes.yaxis.set_major_formatter("{x:g}")
+    scale(axes, "perplexity")
 
 
 def draw_accuracy(figure, lengths: list[int], results: list[dict]) -> None:
@@ -32,7 +40,7 @@ def draw_accuracy(figure, lengths: list[int], results: list[dict]) -> None:
     bars = [np.abs(np.transpose(run["interval"]) - run["accuracy"]) for run in results]
     axes = figure.add_subplot(grid[0, :])
     draw_lines(axes, lengths, results, [(run["accuracy"], bar) for run, bar in zip(results, bars)])
-    axes.set(ylabel="passkey accuracy", ylim=(-0.03, 1.03))
+    scale(axes, "accuracy")
     for i, run in enumerate(results):
         axes, shares = figure.add_subplot(grid[1, i]), np.transpose(run["by_depth"])
         extent = (-0.5, len(lengths) - 0.5, 1, 0)
@@ -40,6 +48,16 @@ def draw_accuracy(figure, lengths: list[int], results: list[dict]) -> None:
         axes.set_xticks(range(len(lengths)), labels=lengths, rotation=90)
         axes.set(title=Path(run["checkpoint"]).name, xlabel="length", ylabel="" if i else "depth of the key")
     figure.colorbar(image, ax=figure.axes[1:], label="accuracy")
+
+
+def scale(axes, measure: str) -> None:
+    """The vertical axis of a measure."""
+    if measure == "accuracy":
+        axes.set(ylabel="passkey accuracy", ylim=(-0.03, 1.03))
+    else:
+        axes.set(ylabel="perplexity", yscale="log")
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def draw_lines(axes, lengths: list[int], results: list[dict], curves: list[tuple]) -> None:
@@ -55,3 +73,66 @@ def draw_lines(axes, lengths: list[int], results: list[dict], curves: list[tuple
     axes.set(xlabel="context length (tokens)")
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Means over seeds
+
+
+def over_seeds(results: list[dict], measure: str) -> dict[str, dict]:
+    """Runs by the name they share, with their mean and their standard deviation (0 for one run) at every length."""
+    groups: dict[str, list[dict]] = {}
+    for run in results:
+        label, strength = re.sub(r"_\d+$", "", Path(run["checkpoint"]).name), run["config"]["logn_scale"]
+        groups.setdefault(label + f", strength {strength:g}" * (strength > 0), []).append(run)
+    means = {}
+    for label, runs in groups.items():
+        values = np.array([run[measure] for run in runs])
+        spread = values.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(values.shape[1])
+        means[label] = {"checkpoint": label, "config": runs[0]["config"], "mean": values.mean(axis=0), "spread": spread}
+        means[label]["seeds"] = len(runs)
+    return means
+
+
+def print_table(measure: str, lengths: list[int], means: dict[str, dict]) -> None:
+    times, digits, unit = (100, 1, ", %") if measure == "accuracy" else (1, 2, "")
+    print(f"| {measure}{unit} | seeds |", *(f"{length} |" for length in lengths))
+    print("|", " --- |" * (len(lengths) + 2), sep="")
+    for label, row in means.items():
+        cells = [f"{times * value:.{digits}f}" for value in row["mean"]]
+        if row["seeds"] > 1:
+            cells = [f"{cell} ± {times * value:.{digits}f}" for cell, value in zip(cells, row["spread"])]
+        print(f"| {label} | {row['seeds']} |", *(f"{cell} |" for cell in cells))
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Mean over seeds of what perplexity.py and passkey.py measured.")
+    parser.error = lambda message: sys.exit(f"error: {message}")
+    parser.add_argument("files", nargs="+", type=Path, help="of --json; files of one measure have the same lengths")
+    parser.add_argument("--plot", type=Path, help="draw them in this PNG file; one that is there is replaced")
+    args = parser.parse_args()
+    measured: dict[str, tuple] = {}  # measure: lengths, results
+    for path in args.files:
+        try:
+            file = json.loads(path.read_text())
+            measure = "accuracy" if "accuracy" in file["results"][0] else "perplexity"
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise SystemExit(f"error: {path} is not what --json writes ({error})") from None
+        lengths, results = measured.setdefault(measure, (file["lengths"], []))
+        if lengths != file["lengths"]:
+            raise SystemExit(f"error: {path} has other lengths than the files before it")
+        results += file["results"]
+    figure = Figure(figsize=(5.5 * len(measured), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(measured), squeeze=False)[0]
+    for axes, (measure, (lengths, results)) in zip(panels, measured.items()):
+        means = over_seeds(results, measure)
+        print_table(measure, lengths, means)
+        draw_lines(axes, lengths, list(means.values()), [(row["mean"], row["spread"]) for row in means.values()])
+        scale(axes, measure)
+    if args.plot:
+        write_whole(args.plot, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import data
-from analysis import bench, spectrum
+from analysis import bench, plots, spectrum
 from model import GPT, POSITIONS, GPTConfig
 from passkey import make_prompt
 from train import TrainConfig
@@ -275,3 +275,39 @@ def test_bench_names_its_sections(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench", "trian"])
     with pytest.raises(SystemExit, match="error: no section trian; there are train, memory"):
         bench.main()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# plots.py, run by itself
+
+
+def measured(path: Path, measure: str, runs: dict[str, list[float]], strength: float = 0.0) -> Path:
+    config = {"block_size": 16, "logn_scale": strength}
+    results = [{"checkpoint": f"out/{name}", "config": config, measure: values} for name, values in runs.items()]
+    path.write_text(json.dumps({"lengths": [16, 32], "results": results}))
+    return path
+
+
+def test_means_over_seeds(tmp_path, monkeypatch, capsys):
+    """Runs that differ in the last number of their name are one row; a strength of logn_scale makes another."""
+    perplexity = {"a_1": [2.0, 3.0], "a_2": [4.0, 3.0], "b_1": [5.0, 6.0]}
+    files = [measured(tmp_path / "0.json", "perplexity", perplexity)]
+    files += [measured(tmp_path / "1.json", "perplexity", {"a_1": [2.0, 2.5]}, strength=0.5)]
+    files += [measured(tmp_path / "2.json", "accuracy", {"a_1": [1.0, 0.5], "a_2": [1.0, 0.25]})]
+    plot = tmp_path / "plot.png"
+    monkeypatch.setattr(sys, "argv", ["plots.py", *map(str, files), "--plot", str(plot)])
+    plots.main()
+    said = capsys.readouterr().out
+    assert (
+        "| a | 2 | 3.00 ± 1.41 | 3.00 ± 0.00 |\n| b | 1 | 5.00 | 6.00 |\n| a, strength 0.5 | 1 | 2.00 | 2.50 |" in said
+    )
+    assert "| accuracy, % | seeds | 16 | 32 |" in said and "| a | 2 | 100.0 ± 0.0 | 37.5 ± 17.7 |" in said
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"results": []}', "{"])
+def test_a_file_of_something_else(text, tmp_path, monkeypatch):
+    (tmp_path / "other.json").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["plots.py", str(tmp_path / "other.json")])
+    with pytest.raises(SystemExit, match=r"^error: [^\n]*other.json"):
+        plots.main()
