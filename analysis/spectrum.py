@@ -10,7 +10,8 @@ Position encodings in the frequency domain: what the paper's Figures 2, 6 and 7 
     2  truncation    a frequency that makes no whole turn in N leaks (Eq. 10)
     3  score         the expected score by distance (Figure 7), and how far FoPE is from exactly relative
     4  activations   size of q and k by dimension (Figure 6), before the rotation, on validation text
-    5  attention     what the key of a passkey prompt gets of it, by length, with and without logn_scale
+    5  attention     what the key of a passkey prompt gets of it, by length, with and without logn_scale, and which
+                     of its tokens are found
 """
 
 import argparse
@@ -116,8 +117,11 @@ def activations(model: GPT, idx: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def last_rows(model: GPT, idx: torch.Tensor) -> torch.Tensor:
-    """The last token's attention to every token of idx (B, T): (n_layer, B, n_head, T), float32; rows sum to 1."""
+def last_rows(model: GPT, idx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last token's attention to every token of idx (B, T): (n_layer, B, n_head, T), float32; rows sum to 1.
+
+    And model.hidden(idx), which came with it.
+    """
     rows, attention = [], model_py.attention
 
     def look(q, k, v, bias=None, dropout=0.0):
@@ -126,22 +130,27 @@ def last_rows(model: GPT, idx: torch.Tensor) -> torch.Tensor:
         return attention(q, k, v, bias, dropout)
 
     with mock.patch.object(model_py, "attention", look):  # it is given q and k as they meet: rotated and scaled
-        model.hidden(idx)
-    return torch.stack(rows)
+        hidden = model.hidden(idx)
+    return torch.stack(rows), hidden
 
 
-def key_mass(model: GPT, encoding, length: int, trials: int = 20) -> torch.Tensor:
-    """Mean attention that the key gets in passkey prompts of `length` tokens: (n_layer, n_head).
+@torch.inference_mode()
+def key_mass(model: GPT, encoding, length: int, trials: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean attention that the key gets in passkey prompts of `length` tokens (n_layer, n_head), and its tokens' hits.
 
-    It comes from the token before the key's last one, which only the key can tell; depths are evenly spread.
+    The attention is that of the token before the key's last one, which only the key can tell; depths are evenly spread.
+    The hits, (tokens of the shortest key,), count from the key's end: the share of prompts in which that token is the
+    arg-max given the true ones before it.
     """
-    rng, mass = np.random.default_rng([0, length]), 0.0
+    rng, mass, hits = np.random.default_rng([0, length]), 0.0, []
     for depth in np.linspace(0, 1, trials):
         prompt, key = make_prompt(encoding, length, depth, rng)
         starts = [i for i in range(len(prompt)) if prompt[i : i + len(key)] == key]  # it stands there twice
-        row = last_rows(model, torch.tensor([prompt + key[:-1]], device=model.lm_head.weight.device))[:, 0]
-        mass += sum(row[..., i : i + len(key)].sum(dim=-1) for i in starts).cpu() / trials
-    return mass
+        rows, hidden = last_rows(model, torch.tensor([prompt + key[:-1]], device=model.lm_head.weight.device))
+        mass += sum(rows[:, 0, :, i : i + len(key)].sum(dim=-1) for i in starts).cpu() / trials
+        hits.append(model.lm_head(hidden[0, -len(key) :]).argmax(dim=-1).cpu() == torch.tensor(key))
+    least = min(map(len, hits))
+    return mass, torch.stack([hit[-least:] for hit in hits]).float().mean(dim=0)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -190,15 +199,19 @@ def measure_run(results: dict, run: str, device: torch.device) -> None:
         return
     print(f"5  {run}: attention to the passkey, of the head with the most at {lengths[0]} (mean of all heads)")
     found = torch.empty(len(STRENGTHS), len(lengths), config.n_layer * config.n_head)
+    hits: list[list] = []  # [strength][length][token of the key]
     for i, config.logn_scale in enumerate(STRENGTHS):
-        found[i] = torch.stack([key_mass(model, encoding, length).flatten() for length in lengths])
-        best = found[0, 0].argmax()
+        masses, shares = zip(*(key_mass(model, encoding, length) for length in lengths))
+        found[i], best = torch.stack([mass.flatten() for mass in masses]), found[0, 0].argmax()
+        hits.append([share.tolist() for share in shares])
         cells = "  ".join(f"{n}: {m[best]:.1%} ({m.mean():.1%})" for n, m in zip(lengths, found[i]))
         print(f"   logn_scale {config.logn_scale:g}   {cells}", flush=True)
+        cells = "  ".join(f"{n}: {' '.join(f'{share:.0%}' for share in row)}" for n, row in zip(lengths, hits[-1]))
+        print(f"   its tokens     {cells}", flush=True)
     print()
     head = {"layer": best.item() // config.n_head, "head": best.item() % config.n_head}
     numbers = {"best": found[..., best].tolist(), "mean": found.mean(dim=-1).tolist()}  # [strength][length]
-    results["attention"][run] = head | {"logn_scale": STRENGTHS, "lengths": lengths} | numbers
+    results["attention"][run] = head | {"logn_scale": STRENGTHS, "lengths": lengths, "tokens": hits} | numbers
 
 
 def draw(figure, results: dict) -> None:

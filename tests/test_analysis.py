@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import data
@@ -149,7 +150,8 @@ def test_last_rows_are_the_last_rows_of_the_attention_matrix(pos, logn_scale):
     with torch.no_grad():
         model.blocks[0].attn.c_attn.weight[:512] *= 20  # so that attention is far from even
     idx = torch.randint(320, (2, T), generator=torch.Generator().manual_seed(1))
-    rows = spectrum.last_rows(model, idx)
+    rows, hidden = spectrum.last_rows(model, idx)
+    assert torch.equal(hidden, model.hidden(idx))
     assert rows.shape == (1, 2, 2, T) and torch.allclose(rows.sum(-1), torch.ones(1, 2, 2))
     assert rows.max() > 3 / T
 
@@ -176,8 +178,8 @@ def test_key_mass_finds_the_key_wherever_it_stands(monkeypatch):
     with torch.no_grad():
         for block in model.blocks:
             block.attn.c_attn.weight.zero_()
-    mass = spectrum.key_mass(model, BYTES, length=300, trials=5)
-    assert mass.shape == (2, 2)
+    mass, hits = spectrum.key_mass(model, BYTES, length=300, trials=5)
+    assert mass.shape == (2, 2) and hits.shape == (6,)
     assert torch.allclose(mass, torch.full((2, 2), 2 * 6 / 299))
 
     prompt, key = make_prompt(BYTES, 300, 0.0, np.random.default_rng([0, 300]))
@@ -185,15 +187,19 @@ def test_key_mass_finds_the_key_wherever_it_stands(monkeypatch):
 
     def last_rows(model, idx):
         assert idx.tolist() == [prompt + key[:-1]]
-        return F.one_hot(torch.tensor(at + 5), 299).float().expand(2, 1, 2, 299)
+        logits = F.one_hot(torch.tensor([[0] * (299 - 6) + [*key[:2], 0, *key[3:]]]), 257).float()
+        return F.one_hot(torch.tensor(at + 5), 299).float().expand(2, 1, 2, 299), logits
 
     monkeypatch.setattr(spectrum, "last_rows", last_rows)
-    assert spectrum.key_mass(model, BYTES, length=300, trials=1).tolist() == [[1, 1], [1, 1]]
+    monkeypatch.setattr(model, "lm_head", nn.Identity())
+    model.lm_head.weight = torch.zeros(0)
+    mass, hits = spectrum.key_mass(model, BYTES, length=300, trials=1)
+    assert mass.tolist() == [[1, 1], [1, 1]] and hits.tolist() == [1, 1, 0, 1, 1, 1]
 
 
 def test_spectrum_from_the_command_line(tmp_path, run, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(spectrum, "key_mass", lambda model, encoding, length: torch.rand(2, 2))  # slow at 16 N
+    monkeypatch.setattr(spectrum, "key_mass", lambda *_: (torch.rand(2, 2), torch.rand(6)))  # slow at 16 N
     arguments = [run, "--json", str(tmp_path / "s.json"), "--plot", str(tmp_path / "s.png")]
     monkeypatch.setattr(sys, "argv", ["spectrum", *arguments])
     spectrum.main()
