@@ -42,6 +42,12 @@ def logits(model: GPT, idx: torch.Tensor, cache: list[dict] | None = None) -> to
     return model.lm_head(model.hidden(idx, cache))
 
 
+def in_parts(model: GPT, idx: torch.Tensor) -> torch.Tensor:
+    """The logits of N + 16 tokens with a cache: a prefill, a second chunk, then token by token."""
+    cache = [{} for _ in model.blocks]
+    return torch.cat([logits(model, part, cache) for part in idx.split([20, 35] + [1] * (N - 39), dim=1)], dim=1)
+
+
 def encoding(pos: str, head_dim: int = 64, n_head: int = 8, **settings) -> NoPE:
     """By default that of the 60M model, N = 512."""
     return POSITIONS[pos](GPTConfig(pos=pos, n_head=n_head, n_embd=n_head * head_dim, **settings))
@@ -78,9 +84,24 @@ def test_order(pos, device, dtype):
 def test_cached_is_uncached(pos, settings):
     """A prefill, a second chunk, then token by token, past the training length."""
     model, idx = tiny(pos, **settings), tokens(N + 16)
-    cache = [{} for _ in model.blocks]
-    cached = [logits(model, part, cache) for part in idx.split([20, 35] + [1] * (N - 39), dim=1)]
-    assert_close(torch.cat(cached, dim=1), logits(model, idx), atol=1e-3, rtol=1e-3)
+    assert_close(in_parts(model, idx), logits(model, idx), atol=1e-3, rtol=1e-3)
+
+
+@each_device
+@pytest.mark.parametrize("dtype", model_file.DTYPES)
+@each_encoding
+def test_autocast_is_causal_and_cached(pos, dtype, device):
+    """As the scripts run a model. With a cache and without differ by no more than the number format costs."""
+    model, idx = tiny(pos), tokens(N + 16)
+    exact, changed = logits(model, idx), idx.clone()
+    changed[:, 40] = (idx[:, 40] + 1) % 32
+    idx, model = idx.to(device), model.to(device)
+    with autocast(torch.device(device), dtype):
+        plain, cached, other = logits(model, idx), in_parts(model, idx), logits(model, changed.to(device))
+    assert plain.dtype == model_file.DTYPES[dtype] and torch.equal(plain[:, :40], other[:, :40])
+    plain, cached = plain.float().cpu(), cached.float().cpu()
+    assert (cached - plain).norm() < 2 * (plain - exact).norm() + 1e-4 * exact.norm()
+    assert (plain - exact).norm() < 0.05 * exact.norm()
 
 
 @each_encoding

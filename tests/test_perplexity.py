@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import sys
 from dataclasses import asdict
@@ -214,6 +215,17 @@ def test_errors_are_one_line_and_come_before_the_work(run, monkeypatch, argument
     with pytest.raises(SystemExit) as stop:
         call(monkeypatch, run, *arguments)
     assert str(stop.value).startswith("error: ") and says in str(stop.value) and "\n" not in str(stop.value)
+
+
+@pytest.mark.parametrize("count, enough", [(1000, False), (1001, True)])
+def test_two_chunks_and_a_token_are_the_least(count, enough, run, corpus, monkeypatch, capsys):
+    meta = json.loads((corpus / "meta.json").read_text())
+    (corpus / "meta.json").write_text(json.dumps(meta | {"val_tokens": count}))
+    os.truncate(corpus / "val.bin", 2 * count)
+    if enough:
+        return call(monkeypatch, run, "--lengths", 500)
+    with pytest.raises(SystemExit, match=r"^error: .*1,001.*1,000[^\n]*$"):
+        call(monkeypatch, run, "--lengths", 500)
 
 
 def test_a_corpus_in_another_encoding_is_an_error(run, corpus, monkeypatch):

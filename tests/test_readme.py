@@ -66,6 +66,12 @@ def test_every_training_command_has_settings_that_exist(command, monkeypatch):
         train.parse_config([word for word in words if not word.endswith("=P")])
 
 
+def test_several_machines():
+    """One line for torchrun, to be given on each machine: how many there are, which this is, where the first is."""
+    (command,) = {command for command in COMMANDS if "--nnodes" in command}
+    assert re.match(r"torchrun --nnodes=\d+ --node_rank=0 --master_addr=\S+ --master_port=\d+ --nproc", command)
+
+
 def test_the_example_of_a_new_encoding_works(monkeypatch):
     example = re.search(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)[1]
     scope = vars(model).copy()

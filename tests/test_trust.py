@@ -29,6 +29,7 @@ from test_train import (
     ENCODING,
     PASSKEYS,
     ROOT,
+    VOCAB,
     arguments,
     assert_same_run,
     checkpoint,
@@ -134,6 +135,11 @@ def die() -> None:
 
 def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def at_first_save(strike) -> None:
+    """Before there is a checkpoint, and after there is a log."""
+    torch.save = lambda *args: strike()
 
 
 # Moments: each changes the process so that `strike` comes in the middle of something, after the checkpoint of step 2.
@@ -252,6 +258,18 @@ def test_killed_while_resuming(corpus, whole, tmp_path):
     assert_same_run(whole, out)
 
 
+def test_killed_before_a_checkpoint(corpus, whole, tmp_path):
+    """There is nothing to resume yet. Begun again, the log too is begun again."""
+    out = tmp_path / "out"
+    killed = Group(tmp_path, arguments(corpus, out, **PASSKEYS), 1, at_first_save, die)
+    assert killed.end() == [-signal.SIGKILL], killed.stderr()
+    assert (out / "log.jsonl").exists() and not (out / "ckpt.pt").exists()
+    fails(lambda: run(corpus, out, resume=True, **PASSKEYS), str(out))
+    run(corpus, out, **PASSKEYS)
+    assert_same_run(whole, out)
+    assert sorted(path.name for path in out.iterdir()) == ["ckpt.pt", "config.json", "log.jsonl"]
+
+
 def slowly(seconds: float) -> None:
     whole = train.get_batch
     train.get_batch = lambda *args: time.sleep(seconds) or whole(*args)
@@ -313,6 +331,21 @@ def test_processes_give_the_same_losses(world, batch_size, accumulate, corpus, a
     for key in ("loss", "val_loss"):
         np.testing.assert_allclose(losses(out, key), losses(alone, key), rtol=1e-5)
     assert [(tmp_path / f"syncs{rank}").read_text().count("one") for rank in range(world)] == [6] * world
+
+
+def prepare_late(corpus: Path) -> None:
+    def make(name: str) -> None:
+        time.sleep(1)
+        write_corpus(corpus)
+
+    train.data.make_if_free = make
+
+
+def test_others_wait_for_the_corpus(corpus, tmp_path):
+    """The first process makes it, and the others read what it has made."""
+    argv = arguments(corpus, tmp_path / "out", gradient_accumulation_steps=2, max_iters=1, dataset=tmp_path / "made")
+    group = Group(tmp_path, argv, 2, prepare_late, tmp_path / "made")
+    assert group.end() == [0, 0], group.stderr()
 
 
 def torchrun(*options, argv: list[str]) -> subprocess.Popen:
@@ -444,6 +477,14 @@ def test_interrupted(moment, corpus, tmp_path):
     assert re.fullmatch(r"interrupted [^\n]*--resume=True[^\n]*\n", group.stderr()), group.stderr()
     assert checkpoint(tmp_path / "out")["iter"] == 2
     assert_good(tmp_path / "out")
+
+
+def test_interrupted_before_a_checkpoint(corpus, tmp_path):
+    """There is nothing to go on from, and the message promises nothing."""
+    group = Group(tmp_path, arguments(corpus, tmp_path / "out"), 1, at_first_save, interrupt)
+    assert group.end()[0] not in (0, -signal.SIGKILL)
+    assert re.fullmatch(r"interrupted [^\n]*nothing was saved[^\n]*\n", group.stderr()), group.stderr()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "log.jsonl"]
 
 
 def test_two_processes_interrupted(corpus, tmp_path):
@@ -614,7 +655,7 @@ CORPORA = {
     "shorter than 4 blocks to validate": (lambda c: write_corpus(c, val_tokens=64), "64"),
     "odd bytes": (lambda c: os.truncate(c / "train.bin", 9999), "9999"),
     "fewer tokens than promised": (lambda c: os.truncate(c / "val.bin", 3000), "3000"),
-    "token past the vocabulary": (lambda c: write_corpus(c, train_tokens=np.full(5000, 400)), "400"),
+    "token past the vocabulary": (lambda c: write_corpus(c, train_tokens=np.full(5000, VOCAB)), str(VOCAB)),
     "validation token past it": (lambda c: write_corpus(c, val_tokens=np.full(2000, 60_000)), "60000"),
 }
 
