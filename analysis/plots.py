@@ -79,15 +79,18 @@ def draw_lines(axes, lengths: list[int], results: list[dict], curves: list[tuple
 # Means over seeds
 
 
-def over_seeds(results: list[dict], measure: str) -> dict[str, dict]:
-    """Runs by the name they share, with their mean and their standard deviation (0 for one run) at every length."""
+def over_seeds(results: list[dict], measure: str, lengths: list[int]) -> dict[str, dict]:
+    """Runs by the name they share, with their mean and their standard deviation (0 for one run) at some lengths.
+
+    In each of the results, `measure` is a dict from length to value.
+    """
     groups: dict[str, list[dict]] = {}
     for run in results:
         label, strength = re.sub(r"_\d+$", "", Path(run["checkpoint"]).name), run["config"]["logn_scale"]
         groups.setdefault(label + f", strength {strength:g}" * (strength > 0), []).append(run)
     means = {}
     for label, runs in groups.items():
-        values = np.array([run[measure] for run in runs])
+        values = np.array([[run[measure][n] for n in lengths] for run in runs])
         spread = values.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(values.shape[1])
         means[label] = {"checkpoint": label, "config": runs[0]["config"], "mean": values.mean(axis=0), "spread": spread}
         means[label]["seeds"] = len(runs)
@@ -109,24 +112,25 @@ def print_table(measure: str, lengths: list[int], means: dict[str, dict]) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description="Mean over seeds of what perplexity.py and passkey.py measured.")
     parser.error = lambda message: sys.exit(f"error: {message}")
-    parser.add_argument("files", nargs="+", type=Path, help="of --json; files of one measure have the same lengths")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="of --json; of one measure, the lengths that all files have"
+    )
     parser.add_argument("--plot", type=Path, help="draw them in this PNG file; one that is there is replaced")
     args = parser.parse_args()
-    measured: dict[str, tuple] = {}  # measure: lengths, results
+    measured: dict[str, list[dict]] = {}
     for path in args.files:
         try:
             file = json.loads(path.read_text())
             measure = "accuracy" if "accuracy" in file["results"][0] else "perplexity"
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise SystemExit(f"error: {path} is not what --json writes ({error})") from None
-        lengths, results = measured.setdefault(measure, (file["lengths"], []))
-        if lengths != file["lengths"]:
-            raise SystemExit(f"error: {path} has other lengths than the files before it")
-        results += file["results"]
+        for run in file["results"]:
+            measured.setdefault(measure, []).append(run | {measure: dict(zip(file["lengths"], run[measure]))})
     figure = Figure(figsize=(5.5 * len(measured), 4.5), layout="constrained")
     panels = figure.subplots(1, len(measured), squeeze=False)[0]
-    for axes, (measure, (lengths, results)) in zip(panels, measured.items()):
-        means = over_seeds(results, measure)
+    for axes, (measure, results) in zip(panels, measured.items()):
+        lengths = sorted(set.intersection(*(set(run[measure]) for run in results)))  # that all of them have
+        means = over_seeds(results, measure, lengths)
         print_table(measure, lengths, means)
         draw_lines(axes, lengths, list(means.values()), [(row["mean"], row["spread"]) for row in means.values()])
         scale(axes, measure)

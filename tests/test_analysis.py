@@ -290,7 +290,8 @@ def test_bench_names_its_sections(monkeypatch):
 def measured(path: Path, measure: str, runs: dict[str, list[float]], strength: float = 0.0) -> Path:
     config = {"block_size": 16, "logn_scale": strength}
     results = [{"checkpoint": f"out/{name}", "config": config, measure: values} for name, values in runs.items()]
-    path.write_text(json.dumps({"lengths": [16, 32], "results": results}))
+    lengths = [16, 32, 64][: len(next(iter(runs.values())))]
+    path.write_text(json.dumps({"lengths": lengths, "results": results}))
     return path
 
 
@@ -298,7 +299,7 @@ def test_means_over_seeds(tmp_path, monkeypatch, capsys):
     """Runs that differ in the last number of their name are one row; a strength of logn_scale makes another."""
     perplexity = {"a_1": [2.0, 3.0], "a_2": [4.0, 3.0], "b_1": [5.0, 6.0]}
     files = [measured(tmp_path / "0.json", "perplexity", perplexity)]
-    files += [measured(tmp_path / "1.json", "perplexity", {"a_1": [2.0, 2.5]}, strength=0.5)]
+    files += [measured(tmp_path / "1.json", "perplexity", {"a_1": [2.0, 2.5, 3.0]}, strength=0.5)]
     files += [measured(tmp_path / "2.json", "accuracy", {"a_1": [1.0, 0.5], "a_2": [1.0, 0.25]})]
     plot = tmp_path / "plot.png"
     monkeypatch.setattr(sys, "argv", ["plots.py", *map(str, files), "--plot", str(plot)])
