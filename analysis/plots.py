@@ -112,9 +112,7 @@ def print_table(measure: str, lengths: list[int], means: dict[str, dict]) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description="Mean over seeds of what perplexity.py and passkey.py measured.")
     parser.error = lambda message: sys.exit(f"error: {message}")
-    parser.add_argument(
-        "files", nargs="+", type=Path, help="of --json; of one measure, the lengths that all files have"
-    )
+    parser.add_argument("files", nargs="+", type=Path, help="of --json; lengths that one lacks are left out")
     parser.add_argument("--plot", type=Path, help="draw them in this PNG file; one that is there is replaced")
     args = parser.parse_args()
     measured: dict[str, list[dict]] = {}
