@@ -79,6 +79,11 @@ def draw_lines(axes, lengths: list[int], results: list[dict], curves: list[tuple
 # Means over seeds
 
 
+def shared_name(run: dict) -> str:
+    """The name of a run without the number at its end: "fope_tiny" of out/fope_tiny_1."""
+    return re.sub(r"_\d+$", "", Path(run["checkpoint"]).name)
+
+
 def over_seeds(results: list[dict], measure: str, lengths: list[int]) -> dict[str, dict]:
     """Runs by the name they share, with their mean and their standard deviation (0 for one run) at some lengths.
 
@@ -86,8 +91,8 @@ def over_seeds(results: list[dict], measure: str, lengths: list[int]) -> dict[st
     """
     groups: dict[str, list[dict]] = {}
     for run in results:
-        label, strength = re.sub(r"_\d+$", "", Path(run["checkpoint"]).name), run["config"]["logn_scale"]
-        groups.setdefault(label + f", strength {strength:g}" * (strength > 0), []).append(run)
+        strength = run["config"]["logn_scale"]
+        groups.setdefault(shared_name(run) + f", strength {strength:g}" * (strength > 0), []).append(run)
     means = {}
     for label, runs in groups.items():
         values = np.array([[run[measure][n] for n in lengths] for run in runs])
@@ -114,6 +119,7 @@ def main() -> None:
     parser.error = lambda message: sys.exit(f"error: {message}")
     parser.add_argument("files", nargs="+", type=Path, help="of --json; lengths that one lacks are left out")
     parser.add_argument("--plot", type=Path, help="draw them in this PNG file; one that is there is replaced")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of these runs, named without their number")
     args = parser.parse_args()
     measured: dict[str, list[dict]] = {}
     for path in args.files:
@@ -123,7 +129,10 @@ def main() -> None:
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise SystemExit(f"error: {path} is not what --json writes ({error})") from None
         for run in file["results"]:
-            measured.setdefault(measure, []).append(run | {measure: dict(zip(file["lengths"], run[measure]))})
+            if not args.only or shared_name(run) in args.only:
+                measured.setdefault(measure, []).append(run | {measure: dict(zip(file["lengths"], run[measure]))})
+    if not measured:
+        raise SystemExit("error: the files hold none of these runs")
     figure = Figure(figsize=(5.5 * len(measured), 4.5), layout="constrained")
     panels = figure.subplots(1, len(measured), squeeze=False)[0]
     for axes, (measure, results) in zip(panels, measured.items()):

@@ -310,6 +310,10 @@ def test_means_over_seeds(tmp_path, monkeypatch, capsys):
     )
     assert "| accuracy, % | seeds | 16 | 32 |" in said and "| a | 2 | 100.0 ± 0.0 | 37.5 ± 17.7 |" in said
     assert plot.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(sys, "argv", ["plots.py", str(files[0]), "--only", "b"])
+    plots.main()
+    said = capsys.readouterr().out
+    assert "| b | 1 | 5.00 | 6.00 |" in said and "| a |" not in said
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"results": []}', "{"])
