@@ -18,6 +18,7 @@ Names here and symbols in the paper:
     B, T, C, H                                 batch, tokens, width (n_embd), heads
 """
 
+import argparse
 import contextlib
 import math
 import os
@@ -25,7 +26,6 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 import torch.nn as nn
@@ -61,8 +61,8 @@ class GPTConfig:
         require(self.pos in POSITIONS, f"pos must be one of {', '.join(POSITIONS)}, not {self.pos}")
         require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
 
-    def check(self, least: float, names: str, below: float = math.inf) -> None:
-        """ValueError if one of these settings is not in [least, below)."""
+    def check(self, least: float, names: str, below: float = 2**63) -> None:
+        """ValueError if one of these settings is not in [least, below); no seed and no size can be 2^63."""
         for name in names.split():
             value = getattr(self, name)
             require(least <= value < below, f"{name} must be at least {least} and below {below}, not {value}")
@@ -138,6 +138,8 @@ class RoPE(NoPE):
         require(config.head_dim % 2 == 0, f"head_dim (n_embd / n_head) {config.head_dim} is odd, not for {config.pos}")
         self.dim = dim or config.head_dim  # of the formula that makes the frequencies
         self.length = config.pos_length or config.block_size
+        # YaRN's temperature sharpens attention, which a longer context dilutes, by one factor at every position.
+        self.temperature = 0.1 * math.log(config.yarn_scale) + 1
         self.register_buffer("frequencies", self._yarn(self.make_frequencies()), persistent=False)
 
     def make_frequencies(self) -> torch.Tensor:
@@ -158,9 +160,7 @@ class RoPE(NoPE):
         """Cosine and sine of every pair's angle at positions (T,): float32, each (T, head_dim / 2)."""
         with torch.autocast(positions.device.type, enabled=False):
             angles = positions.float()[:, None] * self.frequencies
-            # YaRN's temperature sharpens attention, which a longer context dilutes, by one factor at every position.
-            temperature = 0.1 * math.log(self.config.yarn_scale) + 1
-            return angles.cos() * temperature, angles.sin() * temperature
+            return angles.cos() * self.temperature, angles.sin() * self.temperature
 
     def rotate(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
         cos, sin = self.table(torch.arange(start, start + x.size(-2), device=x.device))
@@ -180,9 +180,8 @@ class FoPE(RoPE):
     """Fourier position embedding: each dimension a Fourier series, each frequency under the floor zero (Eq. 13).
 
     The text draws the coefficients from N(0, σ); the released code uses Xavier-normal with gain σ, many times smaller,
-    and so does the default here. They are drawn once, for every layer, every head, and for cosine and sine apart; they
-    are not trained, and a checkpoint keeps them: other coefficients would be another model. (Two made in a row outside
-    a GPT draw the same: see fork_rng below.)
+    and so does the default here. Each layer and head draws its own, for cosine and sine apart. They are not trained; a
+    checkpoint keeps them, since other coefficients would be another model.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -211,7 +210,7 @@ class FoPE(RoPE):
             cos, sin = cos @ self.cos_coef, sin @ self.sin_coef  # (T, sources) @ (H, sources, outputs)
         # What is left turns with frequency zero: cosine 1 and sine 0 (Eq. 13; the released code pads both with 1).
         rest = (0, self.config.head_dim // 2 - cos.size(-1))
-        return F.pad(cos, rest, value=0.1 * math.log(self.config.yarn_scale) + 1), F.pad(sin, rest)
+        return F.pad(cos, rest, value=self.temperature), F.pad(sin, rest)
 
 
 POSITIONS = {"nope": NoPE, "alibi": ALiBi, "rope": RoPE, "rope_a": RoPEA, "fope": FoPE}
@@ -235,7 +234,7 @@ def attention(q, k, v, bias=None, dropout=0.0):
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
         if bias is not None:
             mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # 3-D, it would take a slow path on CPUs
-    elif q_len > 1:  # not is_causal = q_len > 1, which compiled for any length is no bool
+    elif q_len > 1:  # an `if`, since torch.compile, with lengths that vary, would make q_len > 1 a symbol and no bool
         is_causal = True
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, scale=scale)
     return y[..., :width]
@@ -244,6 +243,7 @@ def attention(q, k, v, bias=None, dropout=0.0):
 def _fold(q, k, v, bias):
     """Writes a finite bias (H, 1, k_len) into 8 more features of q and k (v gets zeros), so that q·k holds the bias.
 
+    So no mask of q_len x k_len is made, and the fast kernels, which take none, can be used.
     In bfloat16 one feature holds 8 bits of it, hence three: the bias rounded to a step, what is left rounded to a 256th
     of that step, and the rest, through which a learned bias gets its gradient. Rounding is arithmetic because a
     compiler may drop a cast to bfloat16 and back.
@@ -276,6 +276,7 @@ class CausalSelfAttention(nn.Module):
         if config.logn_scale:
             # Softmax over n keys dilutes what one of them gets: a query that sees more than N of them is scaled up.
             # (YaRN's temperature is the same remedy, with a constant in place of ln n.)
+            # N is the length trained at last.
             n = torch.arange(start + 1, start + T + 1, device=x.device)[:, None]
             q = (q * (1 + config.logn_scale * (n.log() / math.log(config.block_size) - 1).clamp(min=0))).type_as(v)
         if cache is not None:
@@ -395,6 +396,17 @@ def user_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
         raise SystemExit(f"error: {message}{kind}{textwrap.shorten(str(error), 200)}") from None
 
 
+def at_least(least: float) -> Callable[[str], float]:
+    """For argparse: a number of the type of `least`, not below it."""
+
+    def number(text: str) -> float:
+        if not (value := type(least)(text)) >= least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        return value
+
+    return number
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" is cuda, else mps, else cpu. SystemExit if the machine has none of it."""
     if name == "auto":
@@ -429,7 +441,7 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     return torch.autocast(device.type, dtype=picked, enabled=picked != torch.float32)
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable) -> None:
     """write(file) to a file beside path, then moved there: path is never half a file, whatever happens."""
     beside = path.with_name(path.name + ".tmp")
     with user_error(f"cannot write {path}, what was there stays: ", OSError):
@@ -452,8 +464,9 @@ def read_checkpoint(out_dir: str) -> dict:
     with user_error(f"{path} is damaged or no checkpoint of this repository: ", Exception):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # which fails in many ways
         kinds = {"config": dict, "iter": int, "meta": dict, "model": dict}
-        lack = ", ".join(key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind))
-        require(not lack, f"it has no {lack}")
+        lack = [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]
+        lack = lack or sorted({f.name for f in fields(GPTConfig)} - checkpoint["config"].keys())
+        require(not lack and "encoding" in checkpoint["meta"], f"it has no {', '.join(lack or ['encoding'])}")
     return checkpoint
 
 

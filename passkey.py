@@ -19,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from data import get_encoding
-from model import GPT
-from perplexity import BATCH_TOKENS, at_least, evaluation
+from model import GPT, at_least
+from perplexity import BATCH_TOKENS, evaluation
 
 TASK = "Find the key."
 FILLER = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."

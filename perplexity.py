@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from data import load_meta, load_tokens
-from model import GPT, autocast, load_checkpoint, pick_device, pick_dtype, read_checkpoint, user_error, write_whole
+from model import GPT, at_least, autocast, load_checkpoint, pick_device, read_checkpoint, user_error, write_whole
 
 BATCH_TOKENS = 16_384  # in one forward pass: as many chunks as fit, at least one
 MAX_LOGITS = 2**25  # held at a time, 128 MiB in float32; those of one long chunk would take gigabytes
@@ -65,6 +65,8 @@ def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dic
     total = unit * max(2, min(args.tokens, len(tokens) - 1) // unit)
     if total >= len(tokens):
         raise SystemExit(f"error: these --lengths need {total + 1:,} tokens, {dataset} has {len(tokens):,} to validate")
+    if (highest := tokens[: total + 1].max()) >= checkpoint["config"]["vocab_size"]:
+        raise SystemExit(f"error: {dataset} holds token {highest}, past the model's vocabulary; prepare it again")
     losses = [token_losses(model, tokens[: total + 1], n).view(-1, args.lengths[-1]) for n in args.lengths]
     perplexity = [chunks.mean().exp().item() for chunks in losses]
     error = [p * standard_error(chunks) for p, chunks in zip(perplexity, losses)]
@@ -76,17 +78,6 @@ def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dic
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The frame of both evaluations: arguments, table, JSON, plot
-
-
-def at_least(least: float) -> Callable[[str], float]:
-    """For argparse: a number of the type of `least`, not below it."""
-
-    def number(text: str) -> float:
-        if not (value := type(least)(text)) >= least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
-        return value
-
-    return number
 
 
 def output(name: str) -> Path:
@@ -120,7 +111,7 @@ def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[d
     print(parser.prog.removesuffix(".py").ljust(width), *(f"{n:10}" for n in args.lengths))
     for run in args.runs:
         model, checkpoint = load_checkpoint(run, device, args.logn_scale)
-        with autocast(device):
+        with autocast(device) as context:
             numbers, rows = measure(model, checkpoint, args)
         config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
         results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)
@@ -130,7 +121,7 @@ def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[d
         git = "git rev-parse --verify HEAD"
         git = subprocess.run(git, shell=True, cwd=Path(__file__).parent, capture_output=True, text=True)
         about = {"commit": git.stdout.strip() or None, "torch": torch.__version__, "device": str(device)}
-        about = vars(args) | about | {"dtype": str(pick_dtype(device)), "results": results}
+        about = vars(args) | about | {"dtype": str(context.fast_dtype), "results": results}
         text = json.dumps(about, indent=1, default=str) + "\n"
         write_whole(args.json, lambda file: file.write(text.encode()))
     if args.plot:

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 import torch
 
 import data
-from model import GPT, autocast, load_checkpoint, pick_device
-from perplexity import at_least
+from model import GPT, at_least, autocast, load_checkpoint, pick_device
 
 
 def stream_text(model: GPT, encoding, prompt: str, max_new_tokens: int, temperature=1.0, top_k=None) -> Iterator[str]:

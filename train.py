@@ -200,7 +200,7 @@ class Ranks:
             dist.barrier()
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
+def get_lr(config: TrainConfig, step: int) -> float:
     """Linear warm-up from zero, then a cosine down to min_lr at max_iters."""
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / (config.warmup_iters + 1)
@@ -240,8 +240,8 @@ def load_weights(model: GPT, checkpoint: dict, source: str) -> None:
     """
     new, old = model.state_dict(), checkpoint["model"]
     kept = any(".attn.pos." in key for key in new.keys() & old.keys())  # coefficients of the same bank, then
-    names = ("vocab_size", "n_layer", "n_head", "n_embd") + ("fope_dim",) * kept
-    require_same(names, checkpoint, model.config, f"start from {source}")
+    require_same(["vocab_size", "n_layer", "n_head", "n_embd"], checkpoint, model.config, f"start from {source}")
+    require_same(["fope_dim"] if kept else [], checkpoint, model.config, f"start from {source}")
     shapes, old_shapes = ({k: v.shape for k, v in x.items() if ".attn.pos." not in k} for x in (new, old))
     if shapes != old_shapes:
         raise SystemExit(f"error: cannot start from {source}: its weights have other names or shapes")
@@ -255,7 +255,8 @@ def open_run(config: TrainConfig, ranks: Ranks) -> dict | None:
     out = Path(config.out_dir)
     if config.resume:
         checkpoint = read_checkpoint(config.out_dir)
-        require_same((f.name for f in fields(GPTConfig)), checkpoint, config, f"resume {out}")
+        names = [f.name for f in fields(GPTConfig)] + ["dataset", "passkey_frac", "seed"]  # model and data stay
+        require_same(names, checkpoint, config, f"resume {out}")
         return checkpoint
     if (out / "ckpt.pt").exists():
         raise SystemExit(f"error: {out} already holds a run; --resume=True continues it, --name=... starts another")
@@ -352,14 +353,13 @@ def train(config: TrainConfig) -> None:
                 break
 
             torch.manual_seed(hash((config.seed, step, ranks.rank)))  # dropout, too, is a function of (seed, step)
-            lr = learning_rate(config, step)
+            lr = get_lr(config, step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             step_loss = torch.zeros((), device=device)
             for micro in range(micro_steps):
                 first = (micro * ranks.world + ranks.rank) * config.batch_size
-                rows = range(first, first + config.batch_size)
-                batch = get_batch(config, splits["train"], encoding, step, rows)
+                batch = get_batch(config, splits["train"], encoding, step, range(first, first + config.batch_size))
                 # From pinned memory the copy runs while the GPU still works.
                 x, y = ((t.pin_memory() if gpu else t).to(device, non_blocking=True) for t in batch)
                 last = micro == micro_steps - 1  # gradients are averaged over the processes once a step
@@ -383,7 +383,7 @@ def train(config: TrainConfig) -> None:
             bar.update()
         ranks.wait()
     except KeyboardInterrupt:
-        again = "nothing was saved yet" if saved_step is None else f"--resume=True continues {out} from {saved_step}"
+        again = "nothing was saved yet" if saved_step is None else f"--resume=True goes on from iter {saved_step}"
         raise SystemExit(f"interrupted at iter {step}; {again}") from None
     finally:
         bar.close()

@@ -29,11 +29,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import perplexity
 from data import get_encoding
 from data.prepare import prepare
-from model import GPT, POSITIONS, GPTConfig, autocast, pick_device, pick_dtype, write_whole
+from model import GPT, POSITIONS, GPTConfig, at_least, autocast, pick_device, pick_dtype, write_whole
 from passkey import evaluate, make_prompt
+from perplexity import output
 from train import mfu
 
 ROOT = Path(__file__).parent.parent
@@ -251,8 +251,8 @@ def main() -> None:
     parser = argparse.ArgumentParser("analysis.bench", description="How fast and how large.")
     parser.error = lambda message: sys.exit(f"error: {message}")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="train memory sample passkey data startup; all")
-    parser.add_argument("--rounds", type=perplexity.at_least(1), default=3, help="turns that all contenders take")
-    parser.add_argument("--json", type=perplexity.output, help="write the numbers to this file, or over it")
+    parser.add_argument("--rounds", type=at_least(1), default=3, help="turns that all contenders take")
+    parser.add_argument("--json", type=output, help="write the numbers to this file, or over it")
     parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto is the first of them that is there")
     args = parser.parse_args()
     device, rounds = pick_device(args.device), args.rounds

@@ -72,7 +72,7 @@ def draw_lines(axes, lengths: list[int], results: list[dict], curves: list[tuple
     axes.set_xticks(lengths, labels=lengths)
     axes.set(xlabel="context length (tokens)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize=8)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

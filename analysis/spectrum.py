@@ -202,7 +202,8 @@ def measure_run(results: dict, run: str, device: torch.device) -> None:
     hits: list[list] = []  # [strength][length][token of the key]
     for i, config.logn_scale in enumerate(STRENGTHS):
         masses, shares = zip(*(key_mass(model, encoding, length) for length in lengths))
-        found[i], best = torch.stack([mass.flatten() for mass in masses]), found[0, 0].argmax()
+        found[i] = torch.stack([mass.flatten() for mass in masses])
+        best = found[0, 0].argmax()
         hits.append([share.tolist() for share in shares])
         cells = "  ".join(f"{n}: {m[best]:.1%} ({m.mean():.1%})" for n, m in zip(lengths, found[i]))
         print(f"   logn_scale {config.logn_scale:g}   {cells}", flush=True)

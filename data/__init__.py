@@ -29,11 +29,15 @@ def load_meta(name: str) -> dict:
     """meta.json of a corpus: its encoding, vocab_size, and tokens and documents by split. `name` may be a full path."""
     path = DATA_DIR / name / "meta.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        if not {"encoding", "vocab_size", "train_tokens", "val_tokens"} <= set(meta):
+            raise ValueError
+        return meta
     except FileNotFoundError:
         how = f"python -m data.prepare {name}, or of your own files: python -m data.prepare text PATH --name={name}"
-        raise SystemExit(f"error: no corpus in {path.parent}, prepare it: {how}") from None
-    except ValueError:
+        there = ", ".join(sorted(found.parent.name for found in DATA_DIR.glob("*/meta.json"))) or "none"
+        raise SystemExit(f"error: no corpus {name} (there are: {there}); prepare it: {how}") from None
+    except (ValueError, TypeError):
         raise SystemExit(f"error: {path} is damaged: delete {path.parent} and prepare it again") from None
 
 

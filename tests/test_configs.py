@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model import GPT, POSITIONS
-from train import TrainConfig, learning_rate, load_weights, parse_config
+from train import TrainConfig, get_lr, load_weights, parse_config
 
 FOLDER = Path(__file__).parent.parent / "config"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -100,7 +100,7 @@ def test_the_batch_is_the_same_on_any_number_of_gpus(name, sequences, length, to
 @pytest.mark.parametrize("name", ["fope_60m", "fope_180m", "fope_1b"])
 def test_appendix_b(name):
     config = read(name)
-    rates = [learning_rate(config, step) for step in range(config.max_iters + 1)]
+    rates = [get_lr(config, step) for step in range(config.max_iters + 1)]
     assert rates[0] < 1e-7 and max(rates) == rates[10_000] == 6e-4
     assert rates[-1] == pytest.approx(6e-5) and config.min_lr == pytest.approx(config.learning_rate / 10)
     assert rates[10_000 + (config.max_iters - 10_000) // 2] == pytest.approx(3.3e-4, rel=1e-3)  # half-way down a cosine

@@ -200,10 +200,12 @@ def test_errors_of_reading(files, tmp_path, monkeypatch):
         fails(f"val.bin has {len(damaged)} bytes, not {len(whole)}", data.load_tokens, out, "val")
     (out / "val.bin").unlink()
     fails("val.bin has 0 bytes", data.load_tokens, out, "val")
-    (out / "meta.json").write_text('{"val_tokens": 0}')
+    meta = data.load_meta(out)
+    (out / "meta.json").write_text(json.dumps(meta | {"val_tokens": 0}))
     fails("val.bin has 0 bytes", data.load_tokens, out, "val")
-    (out / "meta.json").write_text('{"encoding": "by')
-    fails("meta.json is damaged", data.load_meta, out)
+    for damaged in '{"encoding": "by', "{}", "[]", "5":
+        (out / "meta.json").write_text(damaged)
+        fails("meta.json is damaged", data.load_meta, out)
 
     def no_network(name):
         raise ConnectionError("no route")

@@ -90,18 +90,20 @@ def test_cached_is_uncached(pos, settings):
 @each_device
 @pytest.mark.parametrize("dtype", model_file.DTYPES)
 @each_encoding
-def test_autocast_is_causal_and_cached(pos, dtype, device):
-    """As the scripts run a model. With a cache and without differ by no more than the number format costs."""
+def test_every_dtype_is_causal_and_cached(pos, dtype, device):
+    """Under autocast, as the scripts run a model, and cast. A cache changes no more than the number format costs."""
     model, idx = tiny(pos), tokens(N + 16)
     exact, changed = logits(model, idx), idx.clone()
     changed[:, 40] = (idx[:, 40] + 1) % 32
-    idx, model = idx.to(device), model.to(device)
-    with autocast(torch.device(device), dtype):
-        plain, cached, other = logits(model, idx), in_parts(model, idx), logits(model, changed.to(device))
-    assert plain.dtype == model_file.DTYPES[dtype] and torch.equal(plain[:, :40], other[:, :40])
-    plain, cached = plain.float().cpu(), cached.float().cpu()
-    assert (cached - plain).norm() < 2 * (plain - exact).norm() + 1e-4 * exact.norm()
-    assert (plain - exact).norm() < 0.05 * exact.norm()
+    idx, changed, model = idx.to(device), changed.to(device), model.to(device)
+    for around in (dtype, "float32"):
+        with autocast(torch.device(device), around):
+            plain, cached, other = logits(model, idx), in_parts(model, idx), logits(model, changed)
+        assert plain.dtype == model_file.DTYPES[dtype] and torch.equal(plain[:, :40], other[:, :40])
+        plain, cached = plain.float().cpu(), cached.float().cpu()
+        assert (cached - plain).norm() < 2 * (plain - exact).norm() + 1e-4 * exact.norm()
+        assert (plain - exact).norm() < 0.05 * exact.norm()
+        model.to(model_file.DTYPES[dtype])
 
 
 @each_encoding
@@ -451,8 +453,8 @@ def test_stop():
 
 
 def save(network: GPT, out_dir: Path, **changes) -> None:
-    checkpoint = {"model": network.state_dict(), "config": asdict(network.config), "meta": {}, "iter": 7}
-    torch.save({**checkpoint, **changes}, out_dir / "ckpt.pt")
+    checkpoint = {"model": network.state_dict(), "config": asdict(network.config), "iter": 7}
+    torch.save({**checkpoint, "meta": {"encoding": "bytes"}, **changes}, out_dir / "ckpt.pt")
 
 
 class Code:

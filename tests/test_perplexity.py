@@ -217,6 +217,12 @@ def test_errors_are_one_line_and_come_before_the_work(run, monkeypatch, argument
     assert str(stop.value).startswith("error: ") and says in str(stop.value) and "\n" not in str(stop.value)
 
 
+def test_tokens_past_the_vocabulary_are_an_error(run, corpus, monkeypatch):
+    np.full(VAL_TOKENS, 257, dtype=np.uint16).tofile(corpus / "val.bin")
+    with pytest.raises(SystemExit, match=r"^error: [^\n]*token 257[^\n]*$"):
+        call(monkeypatch, run, "--lengths", 8)
+
+
 @pytest.mark.parametrize("count, enough", [(1000, False), (1001, True)])
 def test_two_chunks_and_a_token_are_the_least(count, enough, run, corpus, monkeypatch, capsys):
     meta = json.loads((corpus / "meta.json").read_text())

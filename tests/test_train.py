@@ -206,11 +206,11 @@ def test_config_json_is_the_configuration(corpus, tmp_path):
 
 def test_learning_rate():
     config = tiny_config(learning_rate=1.0, min_lr=0.1, warmup_iters=10, max_iters=110)
-    rates = [train.learning_rate(config, step) for step in range(111)]
+    rates = [train.get_lr(config, step) for step in range(111)]
     np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 11)  # a line from zero, one step before the first
     turn = np.pi * np.arange(101) / 100
     np.testing.assert_allclose(rates[10:], 0.1 + 0.9 * (1 + np.cos(turn)) / 2)
-    assert train.learning_rate(tiny_config(learning_rate=1.0, warmup_iters=0), 0) == 1.0
+    assert train.get_lr(tiny_config(learning_rate=1.0, warmup_iters=0), 0) == 1.0
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_steps_are_those_of_a_plain_loop(corpus, tokens, tmp_path):
         torch.nn.functional.cross_entropy(model(x, y)[0].transpose(1, 2), y).backward()
         norm = sum(p.grad.square().sum() for p in model.parameters()).sqrt()
         assert norm > 0.05
-        rates.append(train.learning_rate(config, step))
+        rates.append(train.get_lr(config, step))
         with torch.no_grad():
             for name, p in model.named_parameters():
                 gradient, (mean, square) = p.grad * 0.05 / norm, state[name]

@@ -499,7 +499,7 @@ def test_two_processes_interrupted(corpus, tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"log_interval": 100}, {"grad_clip": 0}], ids=str)
 def test_loss_that_is_not_finite(settings, corpus, tmp_path):
     """Ends the run before such weights could be saved, also where only the evaluation can see it."""
-    fails(lambda: run(corpus, tmp_path, learning_rate=1e30, min_lr=0, warmup_iters=0, **settings), "loss is")
+    fails(lambda: run(corpus, tmp_path, learning_rate=1e18, min_lr=0, warmup_iters=0, **settings), "loss is")
     assert_good(tmp_path)
 
 
@@ -549,6 +549,7 @@ RATES = "min_lr weight_decay grad_clip warmup_iters seed fope_sigma fope_dim pos
 VALUES = [  # a setting, a value that it cannot have, and more that the line says
     *((name, value, "") for name in [*SIZES.split(), "log_interval"] for value in (0, -1)),
     *((name, -1, "") for name in RATES.split()),
+    ("seed", 2**63, ""),
     *(("learning_rate", value, "") for value in (0, -1e-3, "nan", "inf")),
     *((name, value, "") for name in ("dropout", "beta1", "beta2") for value in (-0.1, 1)),
     *(("passkey_frac", value, "") for value in (-0.1, 1.1)),
@@ -717,6 +718,7 @@ DAMAGE = {
     "other weights": rewrite(model={"weight": torch.zeros(3)}),
     "a configuration that is none": rewrite(config=[1]),
     "settings missing": rewrite(config={}),
+    "an encoding missing": rewrite(meta={}),
 }
 FOR_RESUME = {
     "no optimizer": rewrite(optimizer=None),
@@ -731,7 +733,8 @@ FOR_SAMPLE = {
 
 
 @pytest.mark.parametrize(
-    "use, damage", [(use, damage) for use, more in (("resume", FOR_RESUME), ("init_from", {}), ("sample", FOR_SAMPLE))
+    "use, damage", [(use, damage) for use, more in [("resume", FOR_RESUME), ("init_from", {}),
+                                                    *((module, FOR_SAMPLE) for module in SCRIPTS)]
                     for damage in DAMAGE | more]
 )  # fmt: skip
 def test_bad_checkpoint(use, damage, corpus, finished, tmp_path, monkeypatch):
@@ -744,7 +747,7 @@ def test_bad_checkpoint(use, damage, corpus, finished, tmp_path, monkeypatch):
     elif use == "init_from":
         fails(lambda: run(corpus, tmp_path / "new", init_from=old), str(old))
     else:
-        fails(lambda: script(monkeypatch, sample, old, "--device=cpu"), str(old))
+        fails(lambda: script(monkeypatch, use, old, "--device=cpu"), str(old))
     assert snapshot(old) == before
     assert not (tmp_path / "new" / "ckpt.pt").exists()
 
