@@ -625,6 +625,7 @@ def test_directory_in_use(corpus, finished, tmp_path):
 
 
 OTHERS = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 32, "pos": "rope", "fope_sigma": 0.1, "qk_norm": True}
+OTHERS |= {"seed": 2}  # and other data
 
 
 @pytest.mark.parametrize("name, value", OTHERS.items())
