@@ -152,10 +152,15 @@ def batches(documents: Callable[[], Iterable[str]], k: int) -> Iterator[list[tup
 def encode(encoding: tiktoken.Encoding, batches: Iterable[list]) -> Iterator[dict[str, np.ndarray]]:
     """Yield uint16 tokens by split, end-of-text after each document. All cores work: tiktoken releases the GIL."""
 
+    def ids(piece):
+        if encoding.name == "bytes":  # its tokens are the bytes themselves: no need to look them up
+            return np.frombuffer(piece.encode(), np.uint8)
+        return encoding.encode_to_numpy(piece, disallowed_special=())  # "<|endoftext|>" in a document is ordinary text
+
     def tokens(batch):
         parts = {"train": [end[:0]], "val": [end[:0]]}
-        for split, piece, last in batch:  # nothing disallowed: "<|endoftext|>" in a document is ordinary text
-            parts[split] += [encoding.encode_to_numpy(piece, disallowed_special=()), end[: int(last)]]
+        for split, piece, last in batch:
+            parts[split] += [ids(piece), end[: int(last)]]
         return {split: np.concatenate(parts[split], dtype=np.uint16, casting="unsafe") for split in parts}
 
     end = np.array([encoding.eot_token])
