@@ -26,7 +26,8 @@ from tqdm import tqdm
 from data import load_meta, load_tokens
 from model import GPT, at_least, autocast, load_checkpoint, pick_device, read_checkpoint, user_error, write_whole
 
-BATCH_TOKENS = 16_384  # in one forward pass: as many chunks as fit, at least one
+# In one forward pass, as many chunks as fit, at least one: what fills a GPU would fall out of a CPU's cache.
+BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048
 MAX_LOGITS = 2**25  # held at a time, 128 MiB in float32; those of one long chunk would take gigabytes
 
 
