@@ -397,11 +397,11 @@ def user_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def at_least(least: float) -> Callable[[str], float]:
-    """For argparse: a number of the type of `least`, not below it."""
+    """For argparse: a number of the type of `least`, not below it, and below 2^63."""
 
     def number(text: str) -> float:
-        if not (value := type(least)(text)) >= least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        if not least <= (value := type(least)(text)) < 2**63:
+            raise argparse.ArgumentTypeError(f"must be at least {least} and below 2^63, not {text}")
         return value
 
     return number

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=at_least(1), default=500)
     parser.add_argument("--temperature", type=at_least(0.0), default=0.8, help="0: always the most likely token")
     parser.add_argument("--top_k", type=at_least(1), default=50, help="draw among the k most likely tokens")
-    parser.add_argument("--seed", type=int, default=1337)
+    parser.add_argument("--seed", type=at_least(0), default=1337)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--logn_scale", type=at_least(0.0), help="strength of the scaling past N (default: as trained)")
     args = parser.parse_args()

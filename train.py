@@ -240,8 +240,8 @@ def load_weights(model: GPT, checkpoint: dict, source: str) -> None:
     """
     new, old = model.state_dict(), checkpoint["model"]
     kept = any(".attn.pos." in key for key in new.keys() & old.keys())  # coefficients of the same bank, then
-    require_same(["vocab_size", "n_layer", "n_head", "n_embd"], checkpoint, model.config, f"start from {source}")
-    require_same(["fope_dim"] if kept else [], checkpoint, model.config, f"start from {source}")
+    names = ["vocab_size", "n_layer", "n_head", "n_embd"] + ["fope_dim"] * kept
+    require_same(names, checkpoint, model.config, f"start from {source}")
     shapes, old_shapes = ({k: v.shape for k, v in x.items() if ".attn.pos." not in k} for x in (new, old))
     if shapes != old_shapes:
         raise SystemExit(f"error: cannot start from {source}: its weights have other names or shapes")

@@ -757,7 +757,7 @@ def test_bad_checkpoint(use, damage, corpus, finished, tmp_path, monkeypatch):
     "option, word",
     [("--temperature=-1", "temperature"), ("--temperature=nan", "temperature"), ("--temperature=warm", "warm"),
      ("--top_k=0", "top_k"), ("--max_new_tokens=0", "max_new_tokens"), ("--num_samples=-1", "num_samples"),
-     ("--logn_scale=-1", "logn_scale"), ("--colour=red", "colour")],
+     ("--logn_scale=-1", "logn_scale"), ("--seed=9223372036854775808", "seed"), ("--colour=red", "colour")],
 )  # fmt: skip
 def test_bad_sample(option, word, finished, monkeypatch, capsys):
     with pytest.raises(SystemExit) as error:
