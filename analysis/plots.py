@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from model import write_whole
+from model import user_error, write_whole
 
 
 def draw(lengths: list[int], results: list[dict]) -> Figure:
@@ -123,11 +123,9 @@ def main() -> None:
     args = parser.parse_args()
     measured: dict[str, list[dict]] = {}
     for path in args.files:
-        try:
+        with user_error(f"{path} is not what --json writes: ", OSError, ValueError, LookupError, TypeError):
             file = json.loads(path.read_text())
             measure = "accuracy" if "accuracy" in file["results"][0] else "perplexity"
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise SystemExit(f"error: {path} is not what --json writes ({error})") from None
         for run in file["results"]:
             if not args.only or shared_name(run) in args.only:
                 measured.setdefault(measure, []).append(run | {measure: dict(zip(file["lengths"], run[measure]))})
