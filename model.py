@@ -61,8 +61,8 @@ class GPTConfig:
         require(self.pos in POSITIONS, f"pos must be one of {', '.join(POSITIONS)}, not {self.pos}")
         require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
 
-    def check(self, least: float, names: str, below: float = 2**63) -> None:
-        """ValueError if one of these settings is not in [least, below); no seed and no size can be 2^63."""
+    def check(self, least: float, names: str, below: float = 2**53) -> None:
+        """ValueError if one of these settings is not in [least, below); below 2^53 an integer is exact as a float."""
         for name in names.split():
             value = getattr(self, name)
             require(least <= value < below, f"{name} must be at least {least} and below {below}, not {value}")
@@ -101,12 +101,9 @@ class NoPE(nn.Module):
         return None
 
     def _apply(self, fn, recurse=True):
-        # Buffers follow the model to its device but stay float32: with frequencies in bfloat16, `.to(torch.bfloat16)`
-        # would turn the positions 8190 and 8191 into the same one.
-        buffers = dict(self._buffers)
-        super()._apply(fn, recurse)
-        self._buffers.update({name: old.to(self._buffers[name].device) for name, old in buffers.items()})
-        return self
+        # What an encoding holds follows the model to its device but stays float32: with frequencies in bfloat16,
+        # `.to(torch.bfloat16)` would turn the positions 8190 and 8191 into the same one.
+        return super()._apply(lambda x: x.to(fn(x).device), recurse)
 
 
 class ALiBi(NoPE):
@@ -221,14 +218,14 @@ POSITIONS = {"nope": NoPE, "alibi": ALiBi, "rope": RoPE, "rope_a": RoPEA, "fope"
 
 
 def attention(q, k, v, bias=None, dropout=0.0):
-    """Causal attention of queries (B, H, q_len, D), the last of k_len positions, to keys and values (B, H, k_len, D).
+    """Causal attention of queries, the last q_len of k_len positions, to keys and values: all (B, H, length, head_dim).
 
     `bias` is what an encoding's bias() gives. Only a bias with rows of its own, or several new queries after a cache,
     need a q_len x k_len matrix: there PyTorch's is_causal would align the mask to the wrong corner.
     """
     q_len, k_len, scale, width = q.size(-2), k.size(-2), q.size(-1) ** -0.5, v.size(-1)
     if bias is not None and bias.size(-2) == 1 and q_len > 1:
-        (q, k, v), bias = _fold(q, k, v, bias / scale), None
+        (q, k, v), bias = _fold(q, k, v, bias / scale / 64), None  # 64: bias / scale would overflow float16
     mask, is_causal = None, False
     if bias is not None or 1 < q_len < k_len:
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
@@ -241,7 +238,7 @@ def attention(q, k, v, bias=None, dropout=0.0):
 
 
 def _fold(q, k, v, bias):
-    """Writes a finite bias (H, 1, k_len) into 8 more features of q and k (v gets zeros), so that q·k holds the bias.
+    """Writes a bias b (H, 1, k_len) into 8 more features of q and k: [q, 64]·[k_j, b_j] = q·k_j + 64 b_j. v gets zeros.
 
     So no mask of q_len x k_len is made, and the fast kernels, which take none, can be used.
     In bfloat16 one feature holds 8 bits of it, hence three: the bias rounded to a step, what is left rounded to a 256th
@@ -255,7 +252,7 @@ def _fold(q, k, v, bias):
         rest, step = rest - parts[-1], step / 256
     features = F.pad(torch.cat((*parts, rest), dim=-1), (0, 5))  # 8, because flash kernels want a multiple of 8
     k = torch.cat((k, features.to(k.dtype).expand(*k.shape[:-1], -1)), dim=-1)
-    return F.pad(F.pad(q, (0, 3), value=1.0), (0, 5)), k, F.pad(v, (0, 8))
+    return F.pad(F.pad(q, (0, 3), value=64.0), (0, 5)), k, F.pad(v, (0, 8))
 
 
 class CausalSelfAttention(nn.Module):
@@ -269,6 +266,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: torch.Tensor, cache: dict | None = None) -> torch.Tensor:
         config, (B, T, C) = self.config, x.shape
         start = cache["k"].size(-2) if cache else 0  # position of the first of these T tokens
+        # qk (2, B, H, T, head_dim), since q and k turn by the same angles, and v (1, B, H, T, head_dim)
         qk, v = self.c_attn(x).view(B, T, 3, config.n_head, config.head_dim).permute(2, 0, 3, 1, 4).split((2, 1))
         if config.qk_norm:
             qk = F.layer_norm(qk, (config.head_dim,))
@@ -366,7 +364,7 @@ class GPT(nn.Module):
             if temperature == 0:
                 token = logits.argmax(dim=-1, keepdim=True)
             else:
-                logits = logits / temperature
+                logits = logits / max(temperature, 1e-6)
                 if top_k is not None:
                     least = logits.topk(min(top_k, logits.size(-1))).values[:, -1:]
                     logits = logits.masked_fill(logits < least, -math.inf)
@@ -397,11 +395,11 @@ def user_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def at_least(least: float) -> Callable[[str], float]:
-    """For argparse: a number of the type of `least`, not below it, and below 2^63."""
+    """For argparse: a number of the type of `least`, not below it, and below 2^53."""
 
     def number(text: str) -> float:
-        if not least <= (value := type(least)(text)) < 2**63:
-            raise argparse.ArgumentTypeError(f"must be at least {least} and below 2^63, not {text}")
+        if not least <= (value := type(least)(text)) < 2**53:
+            raise argparse.ArgumentTypeError(f"must be at least {least} and below 2^53, not {text}")
         return value
 
     return number
@@ -442,7 +440,7 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
 
 
 def write_whole(path: Path, write: Callable) -> None:
-    """write(file) to a file beside path, then moved there: path is never half a file, whatever happens."""
+    """write(file) to a file beside path, then moved there: path is never half a file, however the process ends."""
     beside = path.with_name(path.name + ".tmp")
     with user_error(f"cannot write {path}, what was there stays: ", OSError):
         try:

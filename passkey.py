@@ -68,7 +68,7 @@ def evaluate(model: GPT, encoding: tiktoken.Encoding, length: int, trials: int =
     is the true prefix, so its next token is that arg-max; at the first wrong one the trial is lost both ways.
     """
     device, rows, right = next(model.parameters()).device, max(1, BATCH_TOKENS // length), []
-    rng = np.random.default_rng([seed, 0, 0, length])  # not the trainer's numbers: it seeds with three words at most
+    rng = np.random.default_rng([seed, 0, 0, length])  # not the trainer's [seed, step, row]
     batches = np.split(np.linspace(0, 1, trials), range(rows, trials, rows))
     for depths in tqdm(batches, f"length {length}", leave=False, disable=None):
         prompts, answers = zip(*(make_prompt(encoding, length, depth, rng) for depth in depths))

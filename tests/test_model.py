@@ -188,6 +188,14 @@ def test_alibi_is_its_dense_formula(q_len, k_len, dtype, device):
     assert_close(y, plain_attention(q, k, v, dense, rows), atol=atol, rtol=0)
 
 
+def test_a_bias_past_the_range_of_float16():
+    """The first rows see only keys with a bias of -51,000 from the last row's zero, which float16 just holds."""
+    q, k, v = torch.randn(3, 1, 1, 512, 16)
+    bias = -100.0 * torch.arange(511, -1, -1)[None, None]
+    y = attention(q.half(), k.half(), v.half(), bias)[:, :, :20]
+    assert_close(y.double(), plain_attention(q[:, :, :20], k, v, bias, torch.arange(20)), atol=0.01, rtol=0)
+
+
 # The exponents of 2 in the slopes: a geometric series; between powers of two, filled up from the next finer one.
 SLOPES = {1: [-8], 2: [-4, -8], 3: [-4, -8, -2], 6: [-2, -4, -6, -8, -1, -3], 8: [-1, -2, -3, -4, -5, -6, -7, -8]}
 SLOPES[12] = [*SLOPES[8], -0.5, -1.5, -2.5, -3.5]
@@ -432,7 +440,9 @@ def test_temperature_and_top_k():
     assert_close(drawn.bincount(minlength=32) / 5000, doubled.softmax(dim=0), atol=0.03, rtol=0)
     drawn = next(model.stream(idx, 1, temperature=5.0, top_k=3)).unique()
     assert drawn.tolist() == sorted(doubled.topk(3).indices.tolist())
-    assert torch.equal(model.generate(idx[:2], 8, top_k=1), model.generate(idx[:2], 8, temperature=0))
+    greedy = model.generate(idx[:2], 8, temperature=0)
+    assert torch.equal(model.generate(idx[:2], 8, top_k=1), greedy)
+    assert torch.equal(model.generate(idx[:2], 8, temperature=1e-40), greedy)
     assert model.generate(idx[:2], 3, top_k=1000).shape == (2, 4)
 
 
