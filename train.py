@@ -9,8 +9,8 @@ Trains a GPT: the one trainer, for a laptop's CPU, one GPU, or many GPUs and mac
     python train.py --help                                   every setting, its default and its meaning
 
 A run is a directory, out/<pos>_<name>: ckpt.pt, config.json and log.jsonl (one JSON object a line). Everything random
-is a function of (seed, step), so a resumed run repeats and skips nothing, and the loss does not depend on the number of
-processes. The model is in model.py, the corpora come from data/, passkey prompts from passkey.py.
+is a function of (seed, step), so a resumed run repeats and skips nothing, and without dropout the loss does not depend
+on the number of processes. The model is in model.py, the corpora come from data/, passkey prompts from passkey.py.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class TrainConfig(GPTConfig):
     grad_clip: float = 1.0  # largest gradient norm; 0: no clipping
     seed: int = 1337  # of the weights, the order of the data and the dropout
     device: str = "auto"  # cuda, mps, cpu, cuda:1 ...; auto: the best there is
-    dtype: str = "auto"  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
+    dtype: str = "auto"  # float32, bfloat16, float16; auto: bfloat16 if the hardware has it, float16 on older CUDA
     compile: bool = sys.platform == "linux" and torch.cuda.is_available()  # torch.compile; default: Linux with CUDA
 
     def __post_init__(self) -> None:
@@ -183,9 +183,9 @@ class Ranks:
         """Picks this process's device, by name or "auto", and joins the others."""
         defaults = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
         self.rank, local, self.world = (int(os.environ.get(name, default)) for name, default in defaults.items())
-        self.main, self.device = self.rank == 0, pick_device(device)
-        if self.device.type == "cuda" and self.world > 1:
-            self.device = torch.device("cuda", local)
+        many_gpus = self.world > 1 and device.split(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
+        self.main, self.device = self.rank == 0, pick_device(f"cuda:{local}" if many_gpus else device)
+        if many_gpus:
             torch.cuda.set_device(self.device)
         if self.world > 1:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
@@ -201,7 +201,7 @@ class Ranks:
 
 
 def get_lr(config: TrainConfig, step: int) -> float:
-    """Linear warm-up from zero, then a cosine down to min_lr at max_iters."""
+    """Linear warm-up from nearly zero, then a cosine down to min_lr at max_iters."""
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / (config.warmup_iters + 1)
     progress = (step - config.warmup_iters) / max(config.max_iters - config.warmup_iters, 1)
@@ -240,7 +240,8 @@ def load_weights(model: GPT, checkpoint: dict, source: str) -> None:
     """
     new, old = model.state_dict(), checkpoint["model"]
     kept = any(".attn.pos." in key for key in new.keys() & old.keys())  # coefficients of the same bank, then
-    names = ["vocab_size", "n_layer", "n_head", "n_embd"] + ["fope_dim"] * kept
+    names = ["vocab_size", "n_layer", "n_head", "n_embd"]
+    names += ["fope_dim", "fope_sigma", "fope_init", "fope_series"] * kept
     require_same(names, checkpoint, model.config, f"start from {source}")
     shapes, old_shapes = ({k: v.shape for k, v in x.items() if ".attn.pos." not in k} for x in (new, old))
     if shapes != old_shapes:
@@ -307,7 +308,7 @@ def train(config: TrainConfig) -> None:
             parts[name].load_state_dict(checkpoint[name])
     if config.compile:
         model.compile()  # in place, so that the names in the checkpoint stay
-    parallel = DistributedDataParallel(model) if ranks.world > 1 else model
+    parallel = DistributedDataParallel(model, broadcast_buffers=False) if ranks.world > 1 else model
 
     out, log = Path(config.out_dir), Path(config.out_dir) / "log.jsonl"
     if ranks.main:
@@ -355,13 +356,13 @@ def train(config: TrainConfig) -> None:
             torch.manual_seed(hash((config.seed, step, ranks.rank)))  # dropout, too, is a function of (seed, step)
             lr = get_lr(config, step)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group.update(lr=lr, betas=betas, weight_decay=config.weight_decay)  # a resumed run may change them
             step_loss = torch.zeros((), device=device)
             for micro in range(micro_steps):
                 first = (micro * ranks.world + ranks.rank) * config.batch_size
                 batch = get_batch(config, splits["train"], encoding, step, range(first, first + config.batch_size))
                 # From pinned memory the copy runs while the GPU still works.
-                x, y = ((t.pin_memory() if gpu else t).to(device, non_blocking=True) for t in batch)
+                x, y = ((t.pin_memory() if gpu else t).to(device, non_blocking=bool(gpu)) for t in batch)
                 last = micro == micro_steps - 1  # gradients are averaged over the processes once a step
                 with parallel.no_sync() if ranks.world > 1 and not last else contextlib.nullcontext(), context:
                     loss = parallel(x, y)[1] / micro_steps
@@ -398,6 +399,7 @@ def train(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a pipe on Windows may know no θ
     if {"-h", "--help"} & set(sys.argv):
         print_help()
     else:

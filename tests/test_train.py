@@ -436,6 +436,14 @@ def test_resume_of_a_finished_run(corpus, tmp_path):
     assert [entry["iter"] for entry in log(tmp_path) if "loss" in entry] == list(range(9))
 
 
+def test_resume_with_other_settings_of_adamw(corpus, tmp_path):
+    """They count from there on: the optimizer's state must not bring the old ones back."""
+    run(corpus, tmp_path, max_iters=2)
+    run(corpus, tmp_path, max_iters=4, resume=True, weight_decay=0.25, beta1=0.5, beta2=0.75)
+    group = checkpoint(tmp_path)["optimizer"]["param_groups"][0]
+    assert group["weight_decay"] == 0.25 and tuple(group["betas"]) == (0.5, 0.75)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Fine-tuning
 
@@ -470,13 +478,17 @@ def test_fine_tuning_at_a_longer_length(old, new, corpus, tmp_path, monkeypatch)
     assert snapshot(tmp_path / "old") == before
 
 
-OTHER = [{"n_embd": 32}, {"n_layer": 2}, {"n_head": 4}, {"fope_dim": 16}]
+OTHER = [{"n_embd": 32}, {"n_layer": 2}, {"n_head": 4}]
+OTHER += [{"fope_dim": 16}, {"fope_sigma": 0.5}, {"fope_init": "normal"}, {"fope_series": False}]
 
 
 @pytest.mark.parametrize("settings", OTHER, ids=lambda settings: next(iter(settings)))
 @pytest.mark.parametrize("grow", [True, False], ids=["more", "fewer"])
 def test_fine_tuning_another_shape(settings, grow, corpus, tmp_path):
-    """Is refused, also where only the settings tell: the weights of 2 and of 4 heads have one shape."""
+    """Is refused, also where only the settings tell: the weights of 2 and of 4 heads have one shape.
+
+    So are other settings of the coefficients, which the fine-tuned model takes from the old one.
+    """
     old, new = ({}, settings) if grow else (settings, {})
     run(corpus, tmp_path / "old", max_iters=1, **old)
     with pytest.raises(SystemExit, match=r"^error: .*old.*") as error:
