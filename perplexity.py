@@ -7,7 +7,8 @@ Perplexity by context length: how well a model predicts text in chunks shorter a
 The validation text is cut into chunks of T tokens that do not overlap, and every token is predicted from those before
 it in its chunk. Each T scores the same tokens, so one column differs from another only in how much context they have.
 Under the perplexity stands the mean loss by position in the longest chunks, from the length of the column to the left
-to this one: where a model breaks. The second half of the file, `evaluation`, is the frame that passkey.py shares.
+to this one: in column 512, next to 256, of the positions 256 to 511. It tells where a model breaks. The second half of
+the file, `evaluation`, is the frame that passkey.py shares.
 """
 
 import argparse
@@ -95,7 +96,7 @@ def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[d
     """
     parser.error = lambda message: sys.exit(f"error: {message}")
     parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
-    parser.add_argument("--lengths", nargs="+", type=at_least(1), help="in tokens; 1/2 to 16 times the training length")
+    parser.add_argument("--lengths", nargs="+", type=at_least(1), help="in tokens; 1/2 to 16 times the first run's N")
     parser.add_argument("--logn_scale", type=at_least(0.0), help="instead of the checkpoint's own")
     parser.add_argument("--json", type=output, help="write the numbers to this file; one that is there is replaced")
     parser.add_argument("--plot", type=output, help="draw them in this PNG file; one that is there is replaced")
@@ -104,8 +105,8 @@ def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[d
     if args.plot:
         with user_error("--plot needs matplotlib (pip install matplotlib): ", ImportError):
             from analysis.plots import draw
-    device, checkpoints = pick_device(args.device), [read_checkpoint(run) for run in args.runs]
-    train_length, encoding = checkpoints[0]["config"]["block_size"], checkpoints[0]["meta"]["encoding"]
+    device, found = pick_device(args.device), [(c["config"], c["meta"]) for c in map(read_checkpoint, args.runs)]
+    train_length, encoding = found[0][0]["block_size"], found[0][1]["encoding"]
     lengths = args.lengths or [n for i in range(6) if (n := train_length * 2**i // 2) >= shortest(encoding)]
     args.lengths, results = sorted(set(lengths)), []
     width = max(14, *(len(Path(run).name) for run in args.runs))
@@ -119,8 +120,8 @@ def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[d
         for label, cells in rows.items():
             print((label or Path(run).name).ljust(width), *(f"{cell:>10}" for cell in cells), flush=True)
     if args.json:
-        git = "git rev-parse --verify HEAD"
-        git = subprocess.run(git, shell=True, cwd=Path(__file__).parent, capture_output=True, text=True)
+        command = "git rev-parse --verify HEAD"
+        git = subprocess.run(command, shell=True, cwd=Path(__file__).parent, capture_output=True, text=True)
         about = {"commit": git.stdout.strip() or None, "torch": torch.__version__, "device": str(device)}
         about = vars(args) | about | {"dtype": str(context.fast_dtype), "results": results}
         text = json.dumps(about, indent=1, default=str) + "\n"

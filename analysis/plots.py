@@ -95,6 +95,8 @@ def over_seeds(results: list[dict], measure: str, lengths: list[int]) -> dict[st
         groups.setdefault(shared_name(run) + f", strength {strength:g}" * (strength > 0), []).append(run)
     means = {}
     for label, runs in groups.items():
+        if len({run["checkpoint"] for run in runs}) < len(runs):
+            raise SystemExit(f"error: a run of {label} is in two of the files, so it would count as two seeds")
         values = np.array([[run[measure][n] for n in lengths] for run in runs])
         spread = values.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(values.shape[1])
         means[label] = {"checkpoint": label, "config": runs[0]["config"], "mean": values.mean(axis=0), "spread": spread}
@@ -135,6 +137,8 @@ def main() -> None:
     panels = figure.subplots(1, len(measured), squeeze=False)[0]
     for axes, (measure, results) in zip(panels, measured.items()):
         lengths = sorted(set.intersection(*(set(run[measure]) for run in results)))  # that all of them have
+        if not lengths:
+            raise SystemExit("error: no length is in all of the files")
         means = over_seeds(results, measure, lengths)
         print_table(measure, lengths, means)
         draw_lines(axes, lengths, list(means.values()), [(row["mean"], row["spread"]) for row in means.values()])

@@ -33,7 +33,7 @@ def load_meta(name: str) -> dict:
         if not {"encoding", "vocab_size", "train_tokens", "val_tokens"} <= set(meta):
             raise ValueError
         return meta
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         how = f"python -m data.prepare {name}, or of your own files: python -m data.prepare text PATH --name={name}"
         there = ", ".join(sorted(found.parent.name for found in DATA_DIR.glob("*/meta.json"))) or "none"
         raise SystemExit(f"error: no corpus {name} (there are: {there}); prepare it: {how}") from None
@@ -56,4 +56,8 @@ def make_if_free(name: str) -> None:
         from data.prepare import prepare  # only here: the writer is not needed to read
 
         print("preparing the corpus python from the Python source on this disk", flush=True)
-        prepare(name)
+        try:
+            prepare(name)
+        except SystemExit:
+            if not (DATA_DIR / name).exists():  # another run was not faster
+                raise

@@ -316,6 +316,19 @@ def test_means_over_seeds(tmp_path, monkeypatch, capsys):
     assert "| b | 1 | 5.00 | 6.00 |" in said and "| a |" not in said
 
 
+@pytest.mark.parametrize(
+    "second, says", [({"a_1": [2.0, 3.0]}, "a run of a is in two"), ({"a_2": [1.0]}, "no length is in all")]
+)
+def test_files_that_do_not_go_together(second, says, tmp_path, monkeypatch):
+    """The same run in two files would count as two seeds; without a common length there is nothing to compare."""
+    files = [measured(tmp_path / "0.json", "perplexity", {"a_1": [2.0, 3.0]})]
+    files += [measured(tmp_path / "1.json", "perplexity", second)]
+    files[1].write_text(files[1].read_text().replace("[16]", "[64]"))
+    monkeypatch.setattr(sys, "argv", ["plots.py", *map(str, files)])
+    with pytest.raises(SystemExit, match=f"^error: {says}"):
+        plots.main()
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"results": []}', "{"])
 def test_a_file_of_something_else(text, tmp_path, monkeypatch):
     (tmp_path / "other.json").write_text(text)

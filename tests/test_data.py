@@ -193,6 +193,7 @@ def test_more_validation_than_training_is_said(tmp_path, capsys):
 def test_errors_of_reading(files, tmp_path, monkeypatch):
     out = tmp_path / "corpus"
     fails("prepare it: python -m data.prepare no-such", data.load_meta, "no-such")
+    fails("prepare it", data.load_meta, "prepare.py")  # a file, where a directory is expected
     prepare.prepare("text", [str(files)], name=str(out))
     whole = (out / "val.bin").read_bytes()
     for damaged in whole[:-1], whole + b"1", whole[:-2], b"":
@@ -212,6 +213,23 @@ def test_errors_of_reading(files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tiktoken, "get_encoding", no_network)
     fails("TIKTOKEN_CACHE_DIR", data.get_encoding, "gpt2")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_of_two_first_runs_one_prepares_the_corpus(there, tmp_path, monkeypatch):
+    """The other finds it when it wants to put its own in place. Any other failure stays one."""
+
+    def too_late(name):
+        if there:
+            (tmp_path / name).mkdir()
+        raise SystemExit("error: it is there")
+
+    monkeypatch.setattr(data, "DATA_DIR", tmp_path)
+    monkeypatch.setattr(prepare, "prepare", too_late)
+    if there:
+        data.make_if_free("python")
+    else:
+        fails("it is there", data.make_if_free, "python")
 
 
 def test_command_line(files, tmp_path):
