@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import data
-from analysis import bench, plots, spectrum
+import perplexity
+from analysis import bench, plots, spectrum, window
 from model import GPT, POSITIONS, GPTConfig
 from passkey import make_prompt
 from train import TrainConfig
@@ -335,3 +336,29 @@ def test_a_file_of_something_else(text, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["plots.py", str(tmp_path / "other.json")])
     with pytest.raises(SystemExit, match=r"^error: [^\n]*other.json"):
         plots.main()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# window.py
+
+
+@pytest.mark.parametrize("pos", POSITIONS)
+def test_a_window_hides_what_lies_before_it(pos):
+    """In one layer a prediction hangs on the last `window` tokens alone; without a window, on all."""
+    model, idx = tiny(pos=pos, n_layer=1), torch.randint(0, 256, (1, 40))
+    other = idx.clone()
+    other[:, :20] = (idx[:, :20] + 1) % 256
+    differ = []
+    for _ in range(2):
+        differ.append((model.hidden(idx) - model.hidden(other)).abs().amax(dim=-1)[0] > 1e-6)
+        window.look_back(model.blocks[0].attn.pos, 8)
+    assert differ[0].all() and differ[1][:27].all() and not differ[1][27:].any()
+
+
+def test_a_window_of_the_whole_context_changes_nothing(run, monkeypatch, capsys):
+    said = []
+    for script in perplexity, window:
+        monkeypatch.setattr(sys, "argv", ["script", run, "--lengths", "128", "512", "--tokens", "1024", "--device=cpu"])
+        script.main()
+        said.append(capsys.readouterr().out.splitlines()[1].split())
+    assert said[0][:2] == said[1][:2] and said[0][2] != said[1][2]  # past N = 256 it does
