@@ -157,13 +157,13 @@ def windows(config: TrainConfig, tokens, starts, length: int) -> tuple[torch.Ten
 
 @torch.no_grad()
 def estimate_loss(model: GPT, config: TrainConfig, tokens, length: int, ranks: "Ranks", context) -> float:
-    """Mean loss over windows of `length` tokens, the same at every call, evenly spread over the validation split."""
-    batch = max(config.batch_size * config.block_size // length, 1)
-    starts = np.linspace(0, len(tokens) - length - 1, config.eval_iters * batch).astype(int)[ranks.rank :: ranks.world]
+    """Mean loss over windows of `length` tokens, N or 4N; both read the same stretches of the validation split."""
+    stretch, batch = 4 * config.block_size, max(config.batch_size // 4, 1)
+    starts = np.linspace(0, len(tokens) - stretch - 1, config.eval_iters * batch).astype(int)[ranks.rank :: ranks.world]
     total = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of windows
     model.eval()
     for first in range(0, len(starts), batch):
-        x, y = (t.to(ranks.device) for t in windows(config, tokens, starts[first : first + batch], length))
+        x, y = (t.view(-1, length).to(ranks.device) for t in windows(config, tokens, starts[first:][:batch], stretch))
         with context:
             loss = model.forward(x, y)[1]  # not model(x, y): torch.compile would compile again for every new length
         total += torch.tensor([loss.item() * len(x), len(x)])
