@@ -65,7 +65,7 @@ class GPTConfig:
         """ValueError if one of these settings is not in [least, below); below 2^53 an integer is exact as a float."""
         for name in names.split():
             value = getattr(self, name)
-            require(least <= value < below, f"{name} must be at least {least} and below {below}, not {value}")
+            require(least <= value < below, f"{name} must be at least {least} and below {below:g}, not {value}")
 
     @property
     def head_dim(self) -> int:
@@ -391,7 +391,7 @@ def user_error(message: str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "  # these say it all
-        raise SystemExit(f"error: {message}{kind}{textwrap.shorten(str(error), 200)}") from None
+        raise SystemExit(f"error: {message}{kind}{textwrap.shorten(str(error), 200)}".rstrip(": ")) from None
 
 
 def at_least(least: float) -> Callable[[str], float]:

@@ -113,7 +113,7 @@ def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[d
     print(parser.prog.removesuffix(".py").ljust(width), *(f"{n:10}" for n in args.lengths))
     for run in args.runs:
         model, checkpoint = load_checkpoint(run, device, args.logn_scale)
-        with autocast(device) as context:
+        with autocast(device) as context, user_error("stopped by ", KeyboardInterrupt):
             numbers, rows = measure(model, checkpoint, args)
         config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
         results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)

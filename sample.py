@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 
 import data
-from model import GPT, at_least, autocast, load_checkpoint, pick_device
+from model import GPT, at_least, autocast, load_checkpoint, pick_device, user_error
 
 
 def stream_text(model: GPT, encoding, prompt: str, max_new_tokens: int, temperature=1.0, top_k=None) -> Iterator[str]:
@@ -47,7 +47,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     for i in range(args.num_samples):
         print("-" * 80 + "\n" if i else "", args.prompt, sep="", end="", flush=True)
-        with autocast(device):
+        with autocast(device), user_error("stopped by ", KeyboardInterrupt):
             for piece in stream_text(model, encoding, args.prompt, args.max_new_tokens, args.temperature, args.top_k):
                 print(piece, end="", flush=True)
         print()

@@ -393,7 +393,7 @@ def train(config: TrainConfig) -> None:
             dist.destroy_process_group()
 
     if ranks.main:
-        with context:
+        with context, user_error("stopped by ", KeyboardInterrupt):
             text = "".join(stream_text(model.eval(), encoding, "", max_new_tokens=300, top_k=50))
         print(f"\ndone: {out}/ckpt.pt; a sample of it:\n\n{text}")
 

@@ -92,7 +92,8 @@ def over_seeds(results: list[dict], measure: str, lengths: list[int]) -> dict[st
     groups: dict[str, list[dict]] = {}
     for run in results:
         strength = run["config"]["logn_scale"]
-        groups.setdefault(shared_name(run) + f", strength {strength:g}" * (strength > 0), []).append(run)
+        label = shared_name(run) + f", strength {strength:g}" * (strength > 0) + ", window" * ("window" in run)
+        groups.setdefault(label, []).append(run)
     means = {}
     for label, runs in groups.items():
         if len({run["checkpoint"] for run in runs}) < len(runs):

@@ -18,24 +18,26 @@ import perplexity
 from model import GPT, NoPE, at_least
 
 
-def look_back(pos: NoPE, window: int) -> None:
+def look_back(pos: NoPE, window: int, device: torch.device | None = None) -> None:
     """Adds -inf to an encoding's bias for keys `window` or more tokens before the query."""
     inner = pos.bias
 
     def bias(q_len: int, k_len: int) -> torch.Tensor:
-        own, keys = inner(q_len, k_len), torch.arange(k_len)
+        own, keys = inner(q_len, k_len), torch.arange(k_len, device=device)
         far = keys[k_len - q_len :, None] - keys >= window
-        mask = torch.zeros(far.shape).masked_fill(far, -math.inf)[None]
-        return mask if own is None else mask.to(own.device) + own
+        mask = torch.zeros(far.shape, device=device).masked_fill(far, -math.inf)[None]
+        return mask if own is None else mask + own
 
     pos.bias = bias
 
 
 def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dict, dict[str, list[str]]]:
     """As perplexity.measure, each token with the training length's keys at most."""
+    window = model.config.block_size
     for block in model.blocks:
-        look_back(block.attn.pos, model.config.block_size)
-    return perplexity.measure(model, checkpoint, args)
+        look_back(block.attn.pos, window, model.lm_head.weight.device)
+    numbers, rows = perplexity.measure(model, checkpoint, args)
+    return numbers | {"window": window}, rows
 
 
 def main() -> None:
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--dataset", help="another corpus than the run's own, in the same encoding")
     parser.add_argument("--tokens", type=at_least(1), default=131_072, help="how many to score, to whole chunks")
     perplexity.evaluation(parser, measure)
+    print("each token sees the last N keys, N being the run's training length; perplexity.py lets it see all")
 
 
 if __name__ == "__main__":
