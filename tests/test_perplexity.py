@@ -194,6 +194,15 @@ def test_plot(run, tmp_path, monkeypatch):
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_ctrl_c_is_one_line(run, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(perplexity, "token_losses", stop)
+    with pytest.raises(SystemExit, match=r"^error: stopped by KeyboardInterrupt$"):
+        call(monkeypatch, run, run)
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
