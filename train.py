@@ -159,7 +159,8 @@ def windows(config: TrainConfig, tokens, starts, length: int) -> tuple[torch.Ten
 def estimate_loss(model: GPT, config: TrainConfig, tokens, length: int, ranks: "Ranks", context) -> float:
     """Mean loss over windows of `length` tokens, N or 4N; both read the same stretches of the validation split."""
     stretch, batch = 4 * config.block_size, max(config.batch_size // 4, 1)
-    starts = np.linspace(0, len(tokens) - stretch - 1, config.eval_iters * batch).astype(int)[ranks.rank :: ranks.world]
+    count = max(config.eval_iters * config.batch_size // 4, 1)
+    starts = np.linspace(0, len(tokens) - stretch - 1, count).astype(int)[ranks.rank :: ranks.world]
     total = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of windows
     model.eval()
     for first in range(0, len(starts), batch):
@@ -240,9 +241,8 @@ def load_weights(model: GPT, checkpoint: dict, source: str) -> None:
     """
     new, old = model.state_dict(), checkpoint["model"]
     kept = any(".attn.pos." in key for key in new.keys() & old.keys())  # coefficients of the same bank, then
-    names = ["vocab_size", "n_layer", "n_head", "n_embd"]
-    names += ["fope_dim", "fope_sigma", "fope_init", "fope_series"] * kept
-    require_same(names, checkpoint, model.config, f"start from {source}")
+    names = "vocab_size n_layer n_head n_embd" + " fope_dim fope_sigma fope_init fope_series" * kept
+    require_same(names.split(), checkpoint, model.config, f"start from {source}")
     shapes, old_shapes = ({k: v.shape for k, v in x.items() if ".attn.pos." not in k} for x in (new, old))
     if shapes != old_shapes:
         raise SystemExit(f"error: cannot start from {source}: its weights have other names or shapes")
@@ -308,7 +308,7 @@ def train(config: TrainConfig) -> None:
             parts[name].load_state_dict(checkpoint[name])
     if config.compile:
         model.compile()  # in place, so that the names in the checkpoint stay
-    parallel = DistributedDataParallel(model, broadcast_buffers=False) if ranks.world > 1 else model
+    parallel = DistributedDataParallel(model) if ranks.world > 1 else model
 
     out, log = Path(config.out_dir), Path(config.out_dir) / "log.jsonl"
     if ranks.main:
