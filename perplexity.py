@@ -105,8 +105,8 @@ def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[d
     if args.plot:
         with user_error("--plot needs matplotlib (pip install matplotlib): ", ImportError):
             from analysis.plots import draw
-    device, found = pick_device(args.device), [(c["config"], c["meta"]) for c in map(read_checkpoint, args.runs)]
-    train_length, encoding = found[0][0]["block_size"], found[0][1]["encoding"]
+    device, found = pick_device(args.device), map(read_checkpoint, args.runs)  # one at a time, for they are large
+    (train_length, encoding), *_ = [(c["config"]["block_size"], c["meta"]["encoding"]) for c in found]
     lengths = args.lengths or [n for i in range(6) if (n := train_length * 2**i // 2) >= shortest(encoding)]
     args.lengths, results = sorted(set(lengths)), []
     width = max(14, *(len(Path(run).name) for run in args.runs))
@@ -132,7 +132,7 @@ def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[d
     return results
 
 
-def main() -> None:
+def main(measure: Callable = measure) -> None:
     parser = argparse.ArgumentParser(description="Perplexity by context length.")
     parser.add_argument("--dataset", help="another corpus than the run's own, in the same encoding")
     parser.add_argument("--tokens", type=at_least(1), default=131_072, help="how many to score, to whole chunks")

@@ -299,8 +299,7 @@ def train(config: TrainConfig) -> None:
     if config.init_from and not checkpoint:
         load_weights(model, read_checkpoint(config.init_from), config.init_from)
     model.to(device)
-    betas, fused = (config.beta1, config.beta2), device.type != "mps"  # the learning rate is set at every step
-    optimizer = torch.optim.AdamW(model.parameters(), betas=betas, weight_decay=config.weight_decay, fused=fused)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=device.type != "mps")  # its settings come at every step
     scaler = torch.amp.GradScaler(device.type, enabled=context.fast_dtype == torch.float16)
     parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
     for name in parts if checkpoint else ():
@@ -354,9 +353,9 @@ def train(config: TrainConfig) -> None:
                 break
 
             torch.manual_seed(hash((config.seed, step, ranks.rank)))  # dropout, too, is a function of (seed, step)
-            lr = get_lr(config, step)
-            for group in optimizer.param_groups:
-                group.update(lr=lr, betas=betas, weight_decay=config.weight_decay)  # a resumed run may change them
+            lr, betas = get_lr(config, step), (config.beta1, config.beta2)
+            for group in optimizer.param_groups:  # here, since a resumed run may change them
+                group.update(lr=lr, betas=betas, weight_decay=config.weight_decay)
             step_loss = torch.zeros((), device=device)
             for micro in range(micro_steps):
                 first = (micro * ranks.world + ranks.rank) * config.batch_size

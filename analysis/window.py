@@ -15,7 +15,7 @@ import math
 import torch
 
 import perplexity
-from model import GPT, NoPE, at_least
+from model import GPT, NoPE
 
 
 def look_back(pos: NoPE, window: int, device: torch.device | None = None) -> None:
@@ -41,10 +41,7 @@ def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("analysis.window", description="Perplexity when a token sees the last N keys.")
-    parser.add_argument("--dataset", help="another corpus than the run's own, in the same encoding")
-    parser.add_argument("--tokens", type=at_least(1), default=131_072, help="how many to score, to whole chunks")
-    perplexity.evaluation(parser, measure)
+    perplexity.main(measure)
     print("each token sees the last N keys, N being the run's training length; perplexity.py lets it see all")
 
 

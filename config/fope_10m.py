@@ -1,4 +1,4 @@
-# Between the tiny model and the paper's 60M: 10M parameters, what two older server cores train in an hour and a half.
+# Between the tiny model and the paper's 60M: 10M parameters, what one older server core trains in an hour.
 #
 #     python train.py config/fope_10m.py                the corpus and the share of passkeys of the tiny recipe
 #     python train.py config/fope_10m.py --pos=alibi    eight heads, so that ALiBi has its eight slopes (1/2 ... 1/256)
