@@ -1,110 +1,202 @@
 """
-Passkey retrieval: can a model find five digits in a long text? Accuracy by context length and depth (Figure 1a).
+Passkey retrieval: can a model find five digits in a long text, and how far back (Figure 1a)?
 
     python passkey.py out/fope_tiny out/rope_tiny
-    python passkey.py out/* --lengths 128 256 512 --trials 200 --json results/passkey.json --plot results/passkey.png
+    python passkey.py out/* --lengths 256 512 --trials 200 --json passkey.json --plot passkey.png
 
-A prompt says a key twice somewhere in filler text and asks for it at the end; the task is Mohtashami and Jaggi's
-(arXiv 2305.16300). Models learn it when train.py mixes such prompts into the corpus (passkey_frac). The command line,
-the JSON and the plot are perplexity.py's `evaluation`.
+A prompt says a key twice somewhere in filler text and asks for it at the end; the task is Mohtashami and
+Jaggi's (arXiv 2305.16300). Models learn it when train.py mixes such prompts into the corpus (passkey_frac),
+with `make_prompt`.
+
+Accuracy alone does not tell which keys are found. So under it stand the shares found in the far third of
+the context, in the middle and near the question, and the reach: accuracy times length, the tokens over
+which keys are found. A model that sees a fixed distance keeps its reach as the length grows, while its
+accuracy falls.
 """
 
 import argparse
-import math
+import importlib.util
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import tiktoken
 import torch
 from tqdm import tqdm
 
-from data import get_encoding
-from model import GPT, at_least
-from perplexity import BATCH_TOKENS, evaluation
+import data
+from model import GPT, autocast, load_checkpoint, pick_device
 
 TASK = "Find the key."
 FILLER = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-NEEDLE = " The pass key is", ". Remember it.", " is the pass key."  # a key, " 12345", stands between the parts
+NEEDLE = (
+    " The pass key is",
+    ". Remember it.",
+    " is the pass key.",
+)  # a key, " 12345", stands between the parts
 QUESTION = " What is the pass key? The pass key is"
 KEYS = range(10_000, 100_000)
+BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass, as in perplexity.py
 
 
 @lru_cache
-def _pieces(encoding: tiktoken.Encoding) -> list[list[int]]:
-    return [encoding.encode_ordinary(text) for text in (TASK, FILLER, *NEEDLE, QUESTION)]
+def encode_parts(encoding: tiktoken.Encoding) -> list[list[int]]:
+    return [encoding.encode_ordinary(part) for part in (TASK, FILLER, *NEEDLE, QUESTION)]
 
 
 @lru_cache
 def shortest(encoding: tiktoken.Encoding) -> int:
     """The smallest length, in tokens, that holds prompt and answer of every key; there is no filler then."""
     longest_key = max(len(encoding.encode_ordinary(f" {key}")) for key in KEYS)
-    task, _, *others = _pieces(encoding)
-    return len(task) + sum(map(len, others)) + 3 * longest_key
+    task, _, start, middle, end, question = encode_parts(encoding)
+    return len(task + start + middle + end + question) + 3 * longest_key
 
 
 def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
     """The token ids of a prompt and of its answer, a random key: together exactly `length` tokens.
 
-    At depth 0 the key follows the description of the task, at depth 1 it stands right before the question. The parts
-    are joined as token ids and only the filler is cut, so the key is the same tokens wherever it stands.
-    SystemExit if `length` is below `shortest(encoding)`.
+    At depth 0 the key follows the description of the task, at depth 1 it stands right before the question.
+    The parts are joined as token ids and only the filler is cut, so the key is the same tokens wherever it
+    stands. SystemExit if `length` is below `shortest(encoding)`.
     """
     if length < shortest(encoding):
-        raise SystemExit(f"error: {length} tokens hold no passkey prompt, the shortest takes {shortest(encoding)}")
-    task, filler, start, middle, end, question = _pieces(encoding)
+        raise SystemExit(
+            f"error: {length} tokens hold no passkey prompt, the shortest takes {shortest(encoding)}"
+        )
+    task, filler, start, middle, end, question = encode_parts(encoding)
     key = encoding.encode_ordinary(f" {rng.integers(KEYS.start, KEYS.stop)}")
     needle = start + key + middle + key + end
     room = length - len(task + needle + question + key)
-    filler, cut = (filler * (room // len(filler) + 1))[:room], round(depth * room)
-    return task + filler[:cut] + needle + filler[cut:] + question, key
+    repeats = room // len(filler) + 1
+    text = (filler * repeats)[:room]
+    cut = round(depth * room)
+    return task + text[:cut] + needle + text[cut:] + question, key
 
 
 @torch.inference_mode()
-def evaluate(model: GPT, encoding: tiktoken.Encoding, length: int, trials: int = 1000, seed: int = 0) -> list[bool]:
-    """Whether the model gives the key, for prompts of `length` tokens at depths evenly spread from 0 to 1, in order.
+def evaluate(
+    model: GPT, encoding: tiktoken.Encoding, length: int, trials: int = 1000, seed: int = 0
+) -> list[bool]:
+    """Whether the model gives the key, for prompts of `length` tokens at depths evenly spread from 0 to 1.
 
-    A trial is right when every token of the key is the arg-max given the true tokens before it, which one forward pass
-    tells. Greedy generation gives the key in exactly the same trials: as long as it has been right, what it has written
-    is the true prefix, so its next token is that arg-max; at the first wrong one the trial is lost both ways.
+    A trial is right when every token of the key is the arg-max given the true tokens before it, which one
+    forward pass tells. Greedy generation gives the key in exactly the same trials: as long as it has been
+    right, what it has written is the true prefix, so its next token is that arg-max; at the first wrong one
+    both have failed.
     """
-    device, rows, right = next(model.parameters()).device, max(1, BATCH_TOKENS // length), []
-    rng = np.random.default_rng([seed, 0, 0, length])  # not the trainer's [seed, step, row]
-    batches = np.split(np.linspace(0, 1, trials), range(rows, trials, rows))
-    for depths in tqdm(batches, f"length {length}", leave=False, disable=None):
-        prompts, answers = zip(*(make_prompt(encoding, length, depth, rng) for depth in depths))
-        ids = torch.tensor([prompt + answer for prompt, answer in zip(prompts, answers)], device=device)
-        last = max(map(len, answers))  # keys differ in their number of tokens, but every row ends with its key
-        hits = model.lm_head(model.hidden(ids[:, :-1])[:, -last:]).argmax(dim=-1) == ids[:, -last:]
-        right += [bool(row[-len(answer) :].all()) for row, answer in zip(hits.cpu(), answers)]
+    device = next(model.parameters()).device
+    batch_size = max(1, BATCH_TOKENS // length)
+    rng = np.random.default_rng([seed, 0, 0, length])  # not the trainer's [seed, step, row + 1]
+    depths = np.linspace(0, 1, trials)
+    right = []
+    for i in tqdm(range(0, trials, batch_size), f"length {length}", leave=False, disable=None):
+        pairs = [make_prompt(encoding, length, depth, rng) for depth in depths[i : i + batch_size]]
+        ids = torch.tensor([prompt + key for prompt, key in pairs], device=device)  # (batch_size, length)
+        longest = max(
+            len(key) for _, key in pairs
+        )  # keys differ in their number of tokens; every row ends with one
+        hidden = model.hidden(ids[:, :-1])[:, -longest:]  # what predicts the last `longest` tokens
+        hits = model.lm_head(hidden).argmax(dim=-1) == ids[:, -longest:]
+        for row, (_, key) in zip(hits.cpu(), pairs):
+            right.append(bool(row[-len(key) :].all()))
     return right
 
 
-def wilson(right: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a share, right / trials (Wilson score): sound at 0 and 1 too, where ± would be zero."""
-    share, z = right / trials, 1.96
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z * math.sqrt(share * (1 - share) / trials + (z / trials / 2) ** 2) / (1 + z**2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+def wilson(share: np.ndarray, trials: int) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of shares of so many trials (Wilson score); at 0 and 1 a plain ± would be zero."""
+    z = 1.96
+    centre = share + z**2 / (2 * trials)
+    half = z * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    scale = 1 + z**2 / trials
+    return (centre - half) / scale, (centre + half) / scale
 
 
-def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dict, dict[str, list[str]]]:
-    """One run's numbers and its rows of the table; by_depth has ten shares, shallow to deep, for each length."""
-    encoding = get_encoding(checkpoint["meta"]["encoding"])
-    trials = [evaluate(model, encoding, length, args.trials, args.seed) for length in args.lengths]
-    accuracy, intervals = [np.mean(right) for right in trials], [wilson(sum(right), len(right)) for right in trials]
-    by_depth = [[part.mean() for part in np.array_split(right, min(10, args.trials))] for right in trials]
-    cells = [f"{100 * low:.1f}-{100 * high:.1f}" for low, high in intervals]
-    numbers = {"accuracy": accuracy, "interval": intervals, "by_depth": by_depth}
-    return numbers, {"": [f"{100 * share:.1f}" for share in accuracy], "  95 %": cells}
+def by_depth(right: np.ndarray, parts: int) -> np.ndarray:
+    """Accuracy in equal parts of the depths, far to near, of right (lengths, trials): (lengths, parts)."""
+    return np.stack([part.mean(axis=1) for part in np.array_split(right, parts, axis=1)], axis=1)
+
+
+def draw(lengths: list[int], results: list[dict]):
+    """A figure: accuracy by context length (to the right) and depth (down to the question); a panel a run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3 * len(results) + 1, 3), layout="constrained")
+    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    for axes, run in zip(panels, results):
+        image = axes.imshow(np.transpose(run["by_depth"]), vmin=0, vmax=1, aspect="auto")
+        axes.set(title=Path(run["checkpoint"]).name, xlabel="context length, tokens")
+        axes.set_xticks(range(len(lengths)), lengths, rotation=45)
+    panels[0].set_ylabel("depth of the key, in tenths")
+    figure.colorbar(image, label="accuracy")
+    return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Passkey retrieval by context length and depth.")
-    parser.add_argument("--trials", type=at_least(1), default=1000, help="prompts a length")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the keys")
-    evaluation(parser, measure, shortest=lambda name: shortest(get_encoding(name)))
-    print("accuracy in %, and its 95 % interval")
+    parser = argparse.ArgumentParser(
+        description="Passkey retrieval by length and depth.", usage=argparse.SUPPRESS
+    )
+    parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
+    parser.add_argument(
+        "--lengths", nargs="+", type=int, help="in tokens; default: N/2 to 16 N of the first run"
+    )
+    parser.add_argument("--trials", type=int, default=1000, help="prompts a length")
+    parser.add_argument("--seed", type=int, default=0, help="of the keys")
+    parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
+    parser.add_argument("--json", type=data.output, help="write the numbers to this file")
+    parser.add_argument("--plot", type=data.output, help="draw them in this PNG file (needs matplotlib)")
+    parser.add_argument(
+        "--device", default="auto", help="cuda, mps or cpu; auto: the first of them that is there"
+    )
+    args = parser.parse_args()
+    if args.plot and not importlib.util.find_spec("matplotlib"):
+        parser.error("--plot needs matplotlib: pip install matplotlib")
+    if args.trials < 10 or args.seed < 0:
+        parser.error("--trials must be at least 10, one for each tenth of the depths, and --seed at least 0")
+
+    device = pick_device(args.device)
+    _, first = load_checkpoint(args.runs[0], device)
+    N = first["config"]["block_size"]
+    least = shortest(data.get_encoding(first["meta"]["encoding"]))
+    default = [max(N // 2, least), N, 2 * N, 4 * N, 8 * N, 16 * N]
+    lengths = sorted(args.lengths or default)
+    print(f"{'passkey, %':24}", *(f"{length:>12}" for length in lengths))
+    results = []
+    for run in args.runs:
+        model, checkpoint = load_checkpoint(run, device, args.logn_scale)
+        encoding = data.get_encoding(checkpoint["meta"]["encoding"])
+        with autocast(device):
+            right = [evaluate(model, encoding, length, args.trials, args.seed) for length in lengths]
+        right = np.array(right)  # (lengths, trials)
+        accuracy = right.mean(axis=1)
+        low, high = wilson(accuracy, args.trials)
+        reach = accuracy * lengths
+        thirds = by_depth(right, 3)
+        table = {
+            Path(run).name: [f"{100 * share:.1f}" for share in accuracy],
+            "  95 % interval": [f"{100 * a:.1f}-{100 * b:.1f}" for a, b in zip(low, high)],
+            "  far/middle/near": [f"{far:.0f}/{middle:.0f}/{near:.0f}" for far, middle, near in 100 * thirds],
+            "  reach, tokens": [f"{tokens:.0f}" for tokens in reach],
+        }
+        for name, cells in table.items():
+            print(f"{name:24}", *(f"{cell:>12}" for cell in cells), flush=True)
+        numbers = {
+            "accuracy": accuracy.tolist(),
+            "interval": np.stack((low, high), axis=1).tolist(),
+            "reach": reach.tolist(),
+            "thirds": thirds.tolist(),
+            "by_depth": by_depth(right, 10).tolist(),
+        }
+        config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
+        results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)
+        if args.json:  # after each run, so that nothing is lost if a later one fails
+            data.write_results(args.json, args, lengths=lengths, results=results)
+    if args.plot:
+        with data.write_whole(args.plot) as file:
+            draw(lengths, results).savefig(file, format="png")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("stopped by Ctrl-C") from None

@@ -1,148 +1,181 @@
 """
-Perplexity by context length: how well a model predicts text in chunks shorter and longer than those of its training.
+Perplexity by context length: how well a model predicts text in chunks shorter and longer than its training's.
 
     python perplexity.py out/fope_tiny out/rope_tiny
-    python perplexity.py out/* --lengths 128 256 512 1024 --json results/perplexity.json --plot results/perplexity.png
+    python perplexity.py out/* --lengths 128 256 512 --json perplexity.json --plot perplexity.png
 
-The validation text is cut into chunks of T tokens that do not overlap, and every token is predicted from those before
-it in its chunk. Each T scores the same tokens, so one column differs from another only in how much context they have.
-Under the perplexity stands the mean loss by position in the longest chunks, from the length of the column to the left
-to this one: in column 512, next to 256, of the positions 256 to 511. It tells where a model breaks. The second half of
-the file, `evaluation`, is the frame that passkey.py shares.
+Stretches of text, spread evenly over the whole validation split, are cut into chunks of T tokens that do
+not overlap, and every token is predicted from those before it in its chunk. All lengths and all runs score
+the same tokens, so columns differ only in how much context there is, and rows only in the model. train.py
+measures its validation loss with `spread` and `token_losses`, too.
+
+± is one standard error, where a whole document counts as one draw. Under each further run stands its loss
+minus the first run's: on the same text most of that error cancels, so this is the line that compares.
 """
 
 import argparse
-import json
+import importlib.util
 import math
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from data import load_meta, load_tokens
-from model import GPT, at_least, autocast, load_checkpoint, pick_device, read_checkpoint, user_error, write_whole
+import data
+from model import GPT, autocast, load_checkpoint, pick_device
 
 # In one forward pass, as many chunks as fit, at least one: what fills a GPU would fall out of a CPU's cache.
 BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048
 MAX_LOGITS = 2**25  # held at a time, 128 MiB in float32; those of one long chunk would take gigabytes
 
 
+def spread(total: int, count: int, stretch: int) -> np.ndarray:
+    """Positions of `count` stretches and one more each, evenly over `total` tokens: (count, stretch + 1)."""
+    starts = np.linspace(0, total - stretch - 1, count).astype(np.int64)
+    return starts[:, None] + np.arange(stretch + 1)
+
+
 @torch.inference_mode()
-def token_losses(model: GPT, tokens: np.ndarray, length: int) -> torch.Tensor:
-    """Cross-entropy, in nats, of every token but the first, read in chunks of `length`: (len(tokens) - 1,) float64.
+def token_losses(model: GPT, text: np.ndarray, length: int) -> Tensor:
+    """Cross-entropy, in nats, of every token of text (count, stretch + 1) but the first: (count, stretch).
 
-    There are k * length + 1 tokens; the last target of a chunk is the first token of the next.
+    Each stretch is read in chunks of `length` tokens, which divides `stretch`.
     """
-    device, positions = next(model.parameters()).device, max(1, MAX_LOGITS // model.config.vocab_size)
-    tokens, size = torch.from_numpy(tokens.astype(np.int64)), max(1, BATCH_TOKENS // length) * length
-    batches, losses = list(zip(tokens[:-1].split(size), tokens[1:].split(size))), []
-    for x, y in tqdm(batches, f"length {length}", leave=False, disable=None):
-        hidden = model.hidden(x.view(-1, length).to(device)).flatten(0, 1)
-        for h, target in zip(hidden.split(positions), y.to(device).split(positions)):
-            losses.append(F.cross_entropy(model.lm_head(h).float(), target, reduction="none").cpu())
-    return torch.cat(losses).double()
+    device = next(model.parameters()).device
+    tokens = torch.from_numpy(text.astype(np.int64))
+    x = tokens[:, :-1].reshape(-1, length)  # (chunks, length)
+    y = tokens[:, 1:].reshape(-1, length)
+    batch_size = max(1, BATCH_TOKENS // length)  # chunks in one forward pass
+    rows = max(1, MAX_LOGITS // model.config.vocab_size)  # positions whose logits are held at a time
+    losses = [torch.empty(0)]
+    for i in range(0, len(x), batch_size):
+        hidden = model.hidden(x[i : i + batch_size].to(device)).flatten(0, 1)
+        targets = y[i : i + batch_size].to(device).flatten()
+        for j in range(0, len(hidden), rows):
+            logits = model.lm_head(hidden[j : j + rows]).float()
+            loss = F.cross_entropy(logits, targets[j : j + rows], reduction="none")
+            losses.append(loss.cpu())
+    return torch.cat(losses).double().view(len(text), -1)
 
 
-def standard_error(chunks: torch.Tensor) -> float:
-    """Standard error of the mean of the losses (k, longest) in chunks of the longest length, k >= 2, by batch means.
+def standard_error(losses: Tensor, documents: Tensor) -> Tensor:
+    """Standard error of the mean of losses (..., n), where documents (n,) numbers the document of each token.
 
-    Neighbouring tokens are not independent, 32 stretches of the text (k if that is fewer) nearly are. They hold whole
-    chunks, so that how the loss changes with the position in a chunk is not taken for chance.
+    The tokens of a document are alike, so documents are what is drawn: the error comes from how far the
+    tokens of each lie, in sum, from the mean. A single document tells nothing of others: its error is 0.
     """
-    means = torch.stack([stretch.mean() for stretch in chunks.tensor_split(min(len(chunks), 32))])
-    return means.std().item() / math.sqrt(len(means))
+    _, index = documents.unique(return_inverse=True)
+    count = index.max() + 1
+    distances = losses - losses.mean(dim=-1, keepdim=True)
+    sums = losses.new_zeros(*losses.shape[:-1], count).index_add(-1, index, distances)  # (..., count)
+    variance = sums.square().sum(dim=-1) * count / (count - 1).clamp(min=1)
+    return variance.sqrt() / losses.size(-1)
 
 
-def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dict, dict[str, list[str]]]:
-    """One run's numbers and its rows of the table: from label to cells, "" for the name of the run."""
-    dataset, encoding = args.dataset or checkpoint["config"]["dataset"], checkpoint["meta"]["encoding"]
-    if load_meta(dataset)["encoding"] != encoding:
-        raise SystemExit(f"error: corpus {dataset} is not in the checkpoint's encoding, {encoding}")
-    tokens, unit = load_tokens(dataset, "val"), math.lcm(*args.lengths)  # a unit is whole chunks of every length
-    total = unit * max(2, min(args.tokens, len(tokens) - 1) // unit)
-    if total >= len(tokens):
-        raise SystemExit(f"error: these --lengths need {total + 1:,} tokens, {dataset} has {len(tokens):,} to validate")
-    if (highest := tokens[: total + 1].max()) >= checkpoint["config"]["vocab_size"]:
-        raise SystemExit(f"error: {dataset} holds token {highest}, past the model's vocabulary; prepare it again")
-    losses = [token_losses(model, tokens[: total + 1], n).view(-1, args.lengths[-1]) for n in args.lengths]
-    perplexity = [chunks.mean().exp().item() for chunks in losses]
-    error = [p * standard_error(chunks) for p, chunks in zip(perplexity, losses)]
-    loss = [losses[-1][:, start:end].mean().item() for start, end in zip([0, *args.lengths], args.lengths)]
-    numbers = {"dataset": dataset, "tokens": total, "perplexity": perplexity, "error": error, "loss_by_position": loss}
-    cells = [f"{p:.{2 * (p < 100)}f}±{e:.{2 * (p < 100)}f}" for p, e in zip(perplexity, error)]
-    return numbers, {"": cells, "  by position": [f"{x:.3f}" for x in loss]}
+def draw(lengths: list[int], results: list[dict]):
+    """A figure of perplexity by context length, one line a run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    for run in results:
+        axes.errorbar(
+            lengths, run["perplexity"], run["error"], marker="o", label=Path(run["checkpoint"]).name
+        )
+    axes.axvline(results[0]["config"]["block_size"], color="grey", linestyle=":", label="training length")
+    axes.set(xscale="log", yscale="log", xlabel="context length, tokens", ylabel="perplexity")
+    axes.set_xticks(lengths, lengths)
+    axes.minorticks_off()
+    axes.legend()
+    return figure
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The frame of both evaluations: arguments, table, JSON, plot
-
-
-def output(name: str) -> Path:
-    """For argparse: a file that can be written, to be known before the long work."""
-    if Path(name).is_dir() or not Path(name).absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{name} is not a file in a directory that exists")
-    return Path(name)
-
-
-def evaluation(parser, measure: Callable, shortest=lambda encoding: 1) -> list[dict]:
-    """Adds the arguments that both evaluations take, measures every run, prints the table, writes JSON and plot.
-
-    `measure` is as the one above; no default length is below shortest(name of the encoding).
-    """
-    parser.error = lambda message: sys.exit(f"error: {message}")
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Perplexity by context length.", usage=argparse.SUPPRESS)
     parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
-    parser.add_argument("--lengths", nargs="+", type=at_least(1), help="in tokens; 1/2 to 16 times the first run's N")
-    parser.add_argument("--logn_scale", type=at_least(0.0), help="instead of the checkpoint's own")
-    parser.add_argument("--json", type=output, help="write the numbers to this file; one that is there is replaced")
-    parser.add_argument("--plot", type=output, help="draw them in this PNG file; one that is there is replaced")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto is the first of them that is there")
+    parser.add_argument(
+        "--lengths", nargs="+", type=int, help="in tokens; default: N/2 to 16 N of the first run"
+    )
+    parser.add_argument("--tokens", type=int, default=131_072, help="how many to score, in whole stretches")
+    parser.add_argument("--dataset", help="the corpus to score; default: what the first run was trained on")
+    parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
+    parser.add_argument("--json", type=data.output, help="write the numbers to this file")
+    parser.add_argument("--plot", type=data.output, help="draw them in this PNG file (needs matplotlib)")
+    parser.add_argument(
+        "--device", default="auto", help="cuda, mps or cpu; auto: the first of them that is there"
+    )
     args = parser.parse_args()
-    if args.plot:
-        with user_error("--plot needs matplotlib (pip install matplotlib): ", ImportError):
-            from analysis.plots import draw
-    device, found = pick_device(args.device), map(read_checkpoint, args.runs)  # one at a time, for they are large
-    (train_length, encoding), *_ = [(c["config"]["block_size"], c["meta"]["encoding"]) for c in found]
-    lengths = args.lengths or [n for i in range(6) if (n := train_length * 2**i // 2) >= shortest(encoding)]
-    args.lengths, results = sorted(set(lengths)), []
-    width = max(14, *(len(Path(run).name) for run in args.runs))
-    print(parser.prog.removesuffix(".py").ljust(width), *(f"{n:10}" for n in args.lengths))
+    if args.plot and not importlib.util.find_spec("matplotlib"):
+        parser.error("--plot needs matplotlib: pip install matplotlib")
+
+    # The text, the same for every length and run
+    device = pick_device(args.device)
+    _, first = load_checkpoint(args.runs[0], device)
+    N = first["config"]["block_size"]
+    lengths = sorted(args.lengths or [N // 2, N, 2 * N, 4 * N, 8 * N, 16 * N])
+    if lengths[0] < 1:
+        parser.error("--lengths must be above 0")
+    dataset = args.dataset or first["config"]["dataset"]
+    meta = data.load_meta(dataset)
+    tokens = data.load_tokens(dataset, "val")
+    stretch = math.lcm(*lengths)
+    count = min(args.tokens, len(tokens) - 1) // stretch
+    if count < 1:
+        parser.error(
+            f"these lengths need {stretch} tokens; --tokens is {args.tokens}, {dataset} has {len(tokens)}"
+        )
+    positions = spread(len(tokens), count, stretch)
+    text = tokens[positions]
+    ends = np.flatnonzero(tokens == data.get_encoding(meta["encoding"]).eot_token)
+    documents = torch.from_numpy(np.searchsorted(ends, positions[:, 1:].flatten()))
+
+    print(f"{'perplexity':24}", *(f"{length:>12}" for length in lengths))
+    results = []
     for run in args.runs:
         model, checkpoint = load_checkpoint(run, device, args.logn_scale)
-        with autocast(device) as context, user_error("stopped by ", KeyboardInterrupt):
-            numbers, rows = measure(model, checkpoint, args)
+        if checkpoint["meta"]["encoding"] != meta["encoding"]:
+            raise SystemExit(f"error: {run} is not in the encoding of {dataset}, {meta['encoding']}")
+        if checkpoint["meta"]["sha256"] != meta["sha256"] and not args.dataset:
+            raise SystemExit(
+                f"error: {run} was trained on another corpus than data/{dataset}; name one by --dataset"
+            )
+        with autocast(device):
+            losses = [
+                token_losses(model, text, n).flatten() for n in tqdm(lengths, leave=False, disable=None)
+            ]
+        losses = torch.stack(losses)  # (lengths, tokens)
+        if not results:
+            first_losses = losses
+        perplexity = losses.mean(dim=1).exp()
+        error = perplexity * standard_error(losses, documents)
+        difference = (losses - first_losses).mean(dim=1)
+        difference_error = standard_error(losses - first_losses, documents)
+        numbers = {
+            "perplexity": perplexity.tolist(),
+            "error": error.tolist(),
+            "difference": difference.tolist(),
+            "difference_error": difference_error.tolist(),
+        }
         config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
         results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)
-        for label, cells in rows.items():
-            print((label or Path(run).name).ljust(width), *(f"{cell:>10}" for cell in cells), flush=True)
-    if args.json:
-        command = "git rev-parse --verify HEAD"
-        git = subprocess.run(command, shell=True, cwd=Path(__file__).parent, capture_output=True, text=True)
-        about = {"commit": git.stdout.strip() or None, "torch": torch.__version__, "device": str(device)}
-        about = vars(args) | about | {"dtype": str(context.fast_dtype), "results": results}
-        text = json.dumps(about, indent=1, default=str) + "\n"
-        write_whole(args.json, lambda file: file.write(text.encode()))
+        cells = [f"{value:.2f}±{sigma:.2f}" for value, sigma in zip(perplexity, error)]
+        print(f"{Path(run).name:24}", *(f"{cell:>12}" for cell in cells), flush=True)
+        cells = [f"{value:+.3f}±{sigma:.3f}" for value, sigma in zip(difference, difference_error)]
+        print(f"{'  loss - the first run':24}", *(f"{cell:>12}" for cell in cells), flush=True)
+        if args.json:  # after each run, so that nothing is lost if a later one fails
+            data.write_results(
+                args.json, args, lengths=lengths, scored=losses.size(1), corpus=meta, results=results
+            )
     if args.plot:
-        figure = draw(args.lengths, results)
-        write_whole(args.plot, lambda file: figure.savefig(file, format="png", dpi=150))
-    return results
-
-
-def main(measure: Callable = measure) -> None:
-    parser = argparse.ArgumentParser(description="Perplexity by context length.")
-    parser.add_argument("--dataset", help="another corpus than the run's own, in the same encoding")
-    parser.add_argument("--tokens", type=at_least(1), default=131_072, help="how many to score, to whole chunks")
-    results = evaluation(parser, measure)
-    counts = sorted({f"{run['tokens']:,} tokens of {run['dataset']}" for run in results})
-    print(" and ".join(counts), "scored at each length; ± is one standard error")
-    if len(counts) > 1:
-        print("warning: these runs were scored on different text, so their rows do not compare; give one --dataset")
-    print("by position: mean loss in the longest chunks between the column before and this")
+        with data.write_whole(args.plot) as file:
+            draw(lengths, results).savefig(file, format="png")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("stopped by Ctrl-C") from None

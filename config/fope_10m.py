@@ -22,4 +22,4 @@ warmup_iters = 100
 
 log_interval = 50
 eval_interval = 1000
-eval_iters = 40
+eval_tokens = 65_536

@@ -21,4 +21,4 @@ warmup_iters = 50
 
 log_interval = 50
 eval_interval = 500
-eval_iters = 40
+eval_tokens = 65_536

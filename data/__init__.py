@@ -1,63 +1,115 @@
-"""Read a corpus that data/prepare.py wrote: data/<name>/ with train.bin, val.bin (uint16 tokens) and meta.json.
+"""
+Files: read what data/prepare.py wrote, data/<name>/ with train.bin, val.bin (uint16 tokens) and meta.json;
+write checkpoints and results whole.
 
 >>> get_encoding(load_meta("python")["encoding"]).decode(load_tokens("python", "val")[:500])
 """
 
+import argparse
+import contextlib
 import json
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tiktoken
 
 DATA_DIR = Path(__file__).parent
+META_KINDS = {"encoding": str, "vocab_size": int, "train_tokens": int, "val_tokens": int, "sha256": str}
 
 
 def get_encoding(name: str) -> tiktoken.Encoding:
-    """Encoding "bytes" (the 256 bytes of UTF-8 and end-of-text) or "gpt2" (which tiktoken fetches at the first use)."""
+    """Encoding "bytes" (256 bytes and end-of-text) or "gpt2" (which tiktoken fetches at the first use)."""
     if name == "bytes":
-        ranks, special = {bytes([i]): i for i in range(256)}, {"<|endoftext|>": 256}
+        ranks = {bytes([i]): i for i in range(256)}
+        special = {"<|endoftext|>": 256}
         return tiktoken.Encoding(name, pat_str=r"(?s).{1,64}", mergeable_ranks=ranks, special_tokens=special)
     if name != "gpt2":
         raise SystemExit(f"error: unknown encoding '{name}', the known ones are bytes and gpt2")
     try:
         return tiktoken.get_encoding(name)
     except OSError:  # what requests raises is one, too
-        raise SystemExit("error: no GPT-2 vocabulary: go online once or set TIKTOKEN_CACHE_DIR to its folder") from None
+        how = "go online once or set TIKTOKEN_CACHE_DIR to its folder"
+        raise SystemExit(f"error: no GPT-2 vocabulary: {how}") from None
 
 
 def load_meta(name: str) -> dict:
-    """meta.json of a corpus: its encoding, vocab_size, and tokens and documents by split. `name` may be a full path."""
+    """meta.json of a corpus, its values of the kinds in META_KINDS. `name` may be a full path."""
     path = DATA_DIR / name / "meta.json"
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-        if not {"encoding", "vocab_size", "train_tokens", "val_tokens"} <= set(meta):
-            raise ValueError
-        return meta
-    except (FileNotFoundError, NotADirectoryError):
-        how = f"python -m data.prepare {name}, or of your own files: python -m data.prepare text PATH --name={name}"
-        there = ", ".join(sorted(found.parent.name for found in DATA_DIR.glob("*/meta.json"))) or "none"
-        raise SystemExit(f"error: no corpus {name} (there are: {there}); prepare it: {how}") from None
-    except (ValueError, TypeError):
-        raise SystemExit(f"error: {path} is damaged: delete {path.parent} and prepare it again") from None
+    except OSError:
+        there = sorted(found.parent.name for found in DATA_DIR.glob("*/meta.json"))
+        problem = f"no corpus {name} (there are: {', '.join(there) or 'none'})"
+        how = f"python -m data.prepare {name}, or python -m data.prepare text PATH --name={name}"
+        raise SystemExit(f"error: {problem}; prepare it: {how}") from None
+    except ValueError:
+        meta = None
+    sound = isinstance(meta, dict) and all(type(meta.get(key)) is kind for key, kind in META_KINDS.items())
+    if not sound or meta["vocab_size"] < 1:
+        raise SystemExit(f"error: {path} is damaged: delete {path.parent} and prepare it again")
+    return meta
 
 
 def load_tokens(name: str, split: str) -> np.memmap:
     """The tokens of split "train" or "val": 1-D uint16, read-only, mapped from disk."""
-    path, count = DATA_DIR / name / f"{split}.bin", load_meta(name)[f"{split}_tokens"]
+    count = load_meta(name)[f"{split}_tokens"]
+    path = DATA_DIR / name / f"{split}.bin"
     size = path.stat().st_size if path.exists() else 0
     if size == 0 or size != 2 * count:
-        raise SystemExit(f"error: {path} has {size} bytes, not {2 * count}: delete {path.parent} and prepare it again")
+        problem = f"{path} has {size} bytes, not {2 * count}"
+        raise SystemExit(f"error: {problem}: delete {path.parent} and prepare it again")
     return np.memmap(path, dtype=np.uint16, mode="r")
 
 
 def make_if_free(name: str) -> None:
-    """Prepares the corpus that needs no download, if that is the one and it is not there yet."""
-    if name == "python" and not (DATA_DIR / name).exists():
-        from data.prepare import prepare  # only here: the writer is not needed to read
+    """Prepare the corpus that needs no download, if that is the one and it is not there yet."""
+    if name != "python" or (DATA_DIR / name).exists():
+        return
+    from data.prepare import prepare  # only here: the writer is not needed to read
 
-        print("preparing the corpus python from the Python source on this disk", flush=True)
-        try:
-            prepare(name)
-        except SystemExit:
-            if not (DATA_DIR / name).exists():  # another run was not faster
-                raise
+    print("preparing the corpus python from the Python source on this disk", flush=True)
+    try:
+        prepare(name)
+    except SystemExit:
+        if not (DATA_DIR / name).exists():  # another run was not faster
+            raise
+
+
+def output(name: str) -> Path:
+    """For argparse: a file that can be written, to be known before the long work. Links are followed."""
+    path = Path(name).resolve()
+    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
+        raise argparse.ArgumentTypeError(f"{name} is no file in a directory that exists")
+    return path
+
+
+@contextlib.contextmanager
+def write_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file beside path to write to, moved to path at the end: path itself is never half a file."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            yield file
+        os.replace(beside, path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        while error.__context__:  # torch.save hides a full disk, and Ctrl-C, behind an error of its own
+            error = error.__context__
+        if isinstance(error, OSError):
+            raise SystemExit(f"error: cannot write {path}, what was there stays: {error}") from None
+        raise error from None
+
+
+def write_json(path: Path, value: object) -> None:
+    with write_whole(path) as file:
+        file.write(json.dumps(value, indent=1, default=str, allow_nan=False).encode())
+
+
+def write_results(path: Path, args: argparse.Namespace, **results) -> None:
+    """An evaluation's numbers as JSON, with its arguments and the commit of the code that made them."""
+    git = subprocess.run("git rev-parse HEAD", shell=True, cwd=DATA_DIR, capture_output=True, text=True)
+    write_json(path, {**vars(args), "commit": git.stdout.strip(), **results})

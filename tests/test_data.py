@@ -1,11 +1,9 @@
-"""data/: what is prepared reads back token by token, validation is apart, and a failure leaves nothing half done."""
+"""data/: what is prepared reads back token by token, validation is apart, no failure leaves a half."""
 
 import gzip
 import hashlib
 import http.server
 import json
-import os
-import re
 import subprocess
 import sys
 import threading
@@ -69,7 +67,9 @@ def beside(corpus: Path) -> list[str]:
 # Local files
 
 
-def test_documents_read_back_and_validation_is_apart(files, tmp_path, encoding):
+@pytest.mark.parametrize("batch", [7, 1000])
+def test_documents_read_back_and_validation_is_apart(files, tmp_path, encoding, batch, monkeypatch):
+    monkeypatch.setattr(prepare, "BATCH", batch)
     out = tmp_path / "corpus"
     prepare.prepare("text", [str(files)], name=str(out), encoding=encoding.name)
     train, val = documents(out, "train"), documents(out, "val")
@@ -87,8 +87,8 @@ def test_meta_counts_what_the_files_hold(files, tmp_path, encoding):
     out = tmp_path / "corpus"
     prepare.prepare("text", [str(files)], name=str(out), encoding=encoding.name)
     meta, both = data.load_meta(out), (out / "train.bin").read_bytes() + (out / "val.bin").read_bytes()
-    assert meta["name"] == "corpus" and meta["encoding"] == encoding.name and meta["vocab_size"] == encoding.n_vocab
-    assert meta["train_documents"] == 42 and meta["val_documents"] == 3
+    assert meta["name"] == "corpus" and meta["encoding"] == encoding.name
+    assert meta["vocab_size"] == encoding.n_vocab
     assert 2 * (meta["train_tokens"] + meta["val_tokens"]) == len(both)
     assert meta["sha256"] == hashlib.sha256(both).hexdigest()
 
@@ -96,25 +96,21 @@ def test_meta_counts_what_the_files_hold(files, tmp_path, encoding):
 def test_same_files_same_bytes_wherever_they_lie_and_however_listed(files, tmp_path, monkeypatch):
     prepare.prepare("text", [str(files)], name=str(tmp_path / "a"))
     moved = files.rename(tmp_path / "0 another place")
-    listing = [(folder, folders, names[::-1]) for folder, folders, names in os.walk(moved)][::-1]
-    monkeypatch.setattr(prepare.os, "walk", lambda root: listing)
+    listing = sorted(moved.rglob("*"), reverse=True)
+    monkeypatch.setattr(Path, "rglob", lambda root, pattern: listing)
     prepare.prepare("text", [str(moved)], name=str(tmp_path / "b"))
     assert data.load_meta(tmp_path / "a")["sha256"] == data.load_meta(tmp_path / "b")["sha256"]
 
 
-def test_a_long_document_is_encoded_as_if_it_were_not_cut(tmp_path, encoding, monkeypatch):
-    small = prepare.PIECE.pattern.replace(str(prepare.BATCH), "37")
-    monkeypatch.setattr(prepare, "PIECE", re.compile(small, re.DOTALL))
-    monkeypatch.setattr(prepare, "BATCH", 100)
+def test_a_single_file_is_divided_without_loss(tmp_path, encoding):
     out, file = tmp_path / "corpus", tmp_path / "long.txt"
     file.write_bytes((WORDS * 300 + "x" * 500 + " \n\n" + WORDS).encode())
     prepare.prepare("text", [str(file)], name=str(out), encoding=encoding.name)
     train, val = documents(out, "train"), documents(out, "val")
     assert len(train) == len(val) == 1 and train[0] + val[0] == file.read_bytes().decode()
     assert len(train[0]) == 19 * len(train[0] + val[0]) // 20
-    assert data.load_tokens(out, "train").tolist() == [*encoding.encode_ordinary(train[0]), encoding.eot_token]
-    pieces = [piece for batch in prepare.batches(lambda: train, 0) for _, piece, _ in batch]
-    assert len(pieces) > 100 and "".join(pieces) == train[0]
+    whole = encoding.encode_ordinary(train[0])
+    assert data.load_tokens(out, "train").tolist() == [*whole, encoding.eot_token]
 
 
 def test_copies_empty_hidden_and_binary_files_of_a_directory_are_passed_over(files, tmp_path, capsys):
@@ -145,10 +141,12 @@ def test_python_takes_sources_and_leaves_tests(tmp_path, monkeypatch):
     assert data.load_meta(tmp_path / "corpus")["encoding"] == "bytes"
 
 
-def test_tokens_stops_early(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "BATCH", 1000)
-    prepare.prepare("text", [str(files)], name=str(tmp_path / "corpus"), tokens=5000)
-    assert 5000 <= data.load_meta(tmp_path / "corpus")["train_tokens"] < 10_000
+def test_tokens_stops_at_exactly_so_many(files, tmp_path):
+    prepare.prepare("text", [str(files)], name=str(tmp_path / "all"))
+    prepare.prepare("text", [str(files)], name=str(tmp_path / "some"), tokens=5000)
+    tokens = data.load_tokens(tmp_path / "some", "train")
+    assert len(tokens) == 5000
+    assert (tokens == data.load_tokens(tmp_path / "all", "train")[:5000]).all()
 
 
 # Errors
@@ -166,11 +164,13 @@ def test_errors_of_prepare(files, tmp_path):
     fails("paths go with text", prepare.prepare, "python", text, name=str(out))
     fails("--tokens is a number", prepare.prepare, "c4", name=str(out), tokens=-1)
     fails("--tokens is a number", prepare.prepare, "c4", name=str(out), tokens=0.5)
-    fails("--url with c4", prepare.prepare, "python", name=str(out), url="http://localhost")
+    fails("--url goes with c4", prepare.prepare, "python", name=str(out), url="http://localhost")
     fails("too little text", prepare.prepare, "text", [str(empty)], name=str(out))
     fails("cannot read .*missing", prepare.prepare, "text", [str(tmp_path / "missing")], name=str(out))
     fails("was not written", prepare.prepare, "text", text, name=str(binary / "corpus"))
-    fails("not enough disk", prepare.prepare, "c4", name=str(tmp_path / "disk"), encoding="bytes", tokens=9e14)
+    fails("was not written", prepare.prepare, "text", text, name=str(tmp_path / ("long" * 100)))
+    fails("not enough disk", prepare.prepare, "c4", name=str(out), encoding="bytes", tokens=9e14)
+    (tmp_path / "corpus.partial").rmdir()
     # named outright, an unreadable file must not be passed over, though others were tokenised before it
     fails("cannot read .*binary.*UTF-8", prepare.prepare, "text", [*text, str(binary)], name=str(out))
     assert not out.exists() and beside(out) == []
@@ -185,9 +185,10 @@ def test_more_validation_than_training_is_said(tmp_path, capsys):
     for size in (10, 1000):
         for name, letters in (("a", size), ("b", 100)):
             (tmp_path / f"{name}.txt").write_text(name * letters)
-        prepare.prepare("text", [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], name=str(tmp_path / f"{size}"))
+        paths = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+        prepare.prepare("text", paths, name=str(tmp_path / f"{size}"))
         tokens = [len(data.load_tokens(str(tmp_path / f"{size}"), split)) for split in ("train", "val")]
-        assert ("warning: more text is held out" in capsys.readouterr().out) == (tokens[1] > tokens[0])
+        assert ("warning: more is held out" in capsys.readouterr().out) == (tokens[1] > tokens[0])
 
 
 def test_errors_of_reading(files, tmp_path, monkeypatch):
@@ -204,15 +205,57 @@ def test_errors_of_reading(files, tmp_path, monkeypatch):
     meta = data.load_meta(out)
     (out / "meta.json").write_text(json.dumps(meta | {"val_tokens": 0}))
     fails("val.bin has 0 bytes", data.load_tokens, out, "val")
-    for damaged in '{"encoding": "by', "{}", "[]", "5":
-        (out / "meta.json").write_text(damaged)
-        fails("meta.json is damaged", data.load_meta, out)
 
     def no_network(name):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(tiktoken, "get_encoding", no_network)
     fails("TIKTOKEN_CACHE_DIR", data.get_encoding, "gpt2")
+
+
+DAMAGED = {
+    "cut": '{"encoding": "by',
+    "no UTF-8": b"\xff",
+    "empty": "",
+    "no object": ["encoding", "vocab_size", "train_tokens", "val_tokens", "sha256"],
+    "a number": 5,
+    "no keys": {},
+    **{f"no {key}": {key: None} for key in data.META_KINDS},
+    "encoding a list": {"encoding": ["bytes"]},
+    "vocab_size a string": {"vocab_size": "257"},
+    "vocab_size true": {"vocab_size": True},
+    "vocab_size a float": {"vocab_size": 257.0},
+    "vocab_size zero": {"vocab_size": 0},
+    "vocab_size negative": {"vocab_size": -257},
+    "train_tokens a float": {"train_tokens": 1e9},
+    "val_tokens a string": {"val_tokens": "3"},
+    "sha256 a number": {"sha256": 5},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_meta_is_said_to_be_damaged(damage, files, tmp_path):
+    """Whatever stands in meta.json, it ends in one line and not in a TypeError somewhere behind."""
+    prepare.prepare("text", [str(files)], name=str(tmp_path / "corpus"))
+    path = tmp_path / "corpus" / "meta.json"
+    content = DAMAGED[damage]
+    if isinstance(content, dict) and content:
+        content = json.loads(path.read_text()) | content
+    if not isinstance(content, str | bytes):
+        content = json.dumps(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    fails("meta.json is damaged", data.load_meta, tmp_path / "corpus")
+    fails("meta.json is damaged", data.load_tokens, tmp_path / "corpus", "val")
+
+
+@pytest.mark.parametrize("key", data.META_KINDS)
+def test_a_meta_without_a_key_is_damaged(key, files, tmp_path):
+    prepare.prepare("text", [str(files)], name=str(tmp_path / "corpus"))
+    path = tmp_path / "corpus" / "meta.json"
+    meta = json.loads(path.read_text())
+    del meta[key]
+    path.write_text(json.dumps(meta))
+    fails("meta.json is damaged", data.load_meta, tmp_path / "corpus")
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -234,8 +277,8 @@ def test_of_two_first_runs_one_prepares_the_corpus(there, tmp_path, monkeypatch)
 
 def test_command_line(files, tmp_path):
     def run(*words):
-        return subprocess.run([sys.executable, "-m", "data.prepare", *words], cwd=Path(data.__file__).parents[1],
-                              capture_output=True, text=True)  # fmt: skip
+        command = [sys.executable, "-m", "data.prepare", *words]
+        return subprocess.run(command, cwd=data.DATA_DIR.parent, capture_output=True, text=True)
 
     done = run("text", f"--name={tmp_path / 'corpus'}", str(files / "0.txt"), str(files / "2.txt"))
     assert done.returncode == 0 and (tmp_path / "corpus/meta.json").exists()
@@ -255,11 +298,10 @@ def pack(texts: list[str]) -> bytes:
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on loopback: .files by name, .asked counts requests, .cut is how many bytes come, .stall after them."""
-    monkeypatch.setattr(prepare, "PAUSES", (0,))
+    """A server on loopback: .files by name, .asked counts requests, .cut: bytes sent, .stall after them."""
+    monkeypatch.setattr(prepare, "PAUSES", (0, 0))
     monkeypatch.setattr(prepare, "TIMEOUT", 60)  # longer than a busy machine takes
-    monkeypatch.setattr(prepare, "BATCH", 100)  # so that a shard is partly written when it fails
-    monkeypatch.setattr(prepare.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(prepare, "BATCH", 3)  # so that a shard is partly written when it fails
     monkeypatch.setitem(prepare.CORPORA, "c4", (prepare.c4, "bytes", "http://localhost", 10**10))
     released = threading.Event()
 
@@ -285,7 +327,9 @@ def server(monkeypatch):
     server.daemon_threads = True
     server.asked, server.cut, server.stall = Counter(), {}, set()
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    server.texts = {name: [f"{name} {i} {'word ' * i}" for i in range(50)] for name in (VALIDATION, *TRAINING)}
+    server.texts = {}
+    for name in (VALIDATION, *TRAINING):
+        server.texts[name] = [f"{name} {i} {'word ' * i}" for i in range(50)]
     server.files = {name: pack(texts) for name, texts in server.texts.items()}
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
     yield server
@@ -311,10 +355,9 @@ def check_whole(server, out: Path) -> None:
 
 def test_shards_are_streamed_in_order(server, tmp_path):
     c4(server, tmp_path / "c4")
-    c4(server, tmp_path / "c4")  # is there already
+    fails("is there already", c4, server, tmp_path / "c4")
     check_whole(server, tmp_path / "c4")
     assert server.asked == Counter((VALIDATION, *TRAINING))  # each once, and no shard behind the limit
-    fails("is there already", c4, server, tmp_path / "c4", tokens=limit(server) + 1)
 
 
 def test_shards_in_gpt2_encoding(server, tmp_path):
@@ -322,6 +365,12 @@ def test_shards_in_gpt2_encoding(server, tmp_path):
     tokens = sum(len(encoding.encode_ordinary(text)) + 1 for name in TRAINING for text in server.texts[name])
     c4(server, tmp_path / "c4", encoding="gpt2", tokens=tokens)
     check_whole(server, tmp_path / "c4")
+
+
+def test_empty_texts_are_left_out_and_half_surrogates_replaced(server, tmp_path):
+    server.files[TRAINING[0]] = pack(["", "half \ud83d of one", ""])
+    c4(server, tmp_path / "c4", tokens=len("half ? of one") + 1)
+    assert documents(tmp_path / "c4", "train") == ["half ? of one"]
 
 
 def test_books_hold_out_whole_books(server, tmp_path, monkeypatch):
@@ -349,13 +398,15 @@ def test_books_hold_out_whole_books(server, tmp_path, monkeypatch):
         ("null text", "line 31: AttributeError"),
     ],
 )
-def test_a_faulty_shard_is_named_and_later_only_it_is_fetched_again(server, tmp_path, monkeypatch, fault, match):
+def test_a_faulty_shard_is_named_and_fetched_again_alone(server, tmp_path, monkeypatch, fault, match):
     out, name, good = tmp_path / "c4", TRAINING[1], server.files[TRAINING[1]]
     lines = gzip.decompress(good).splitlines(keepends=True)
     if fault == "missing":
         del server.files[name]
-    elif fault in ("cut", "nothing"):
-        server.cut[name] = 0 if fault == "nothing" else len(good) // 2
+    elif fault == "cut":
+        server.cut[name] = len(good) // 2
+    elif fault == "nothing":
+        server.files[name] = b""
     elif fault == "stall":
         server.cut[name], server.stall = len(good) // 2, {name}
         monkeypatch.setattr(prepare, "TIMEOUT", 0.5)
@@ -364,7 +415,8 @@ def test_a_faulty_shard_is_named_and_later_only_it_is_fetched_again(server, tmp_
     elif fault == "flipped bit":
         server.files[name] = good[:-6] + bytes([good[-6] ^ 1]) + good[-5:]
     else:
-        lines[30] = {"bad line": b'{"text": "a\n', "no text": b"{}\n", "null text": b'{"text": null}\n'}[fault]
+        bad = {"bad line": b'{"text": "a\n', "no text": b"{}\n", "null text": b'{"text": null}\n'}
+        lines[30] = bad[fault]
         server.files[name] = gzip.compress(b"".join(lines))
 
     fails(f"{name}.*({match})", c4, server, out)
@@ -381,10 +433,24 @@ def test_a_faulty_shard_is_named_and_later_only_it_is_fetched_again(server, tmp_
 
 def test_a_passing_fault_is_healed_by_a_new_try(server, tmp_path, monkeypatch):
     server.cut[TRAINING[0]] = len(server.files[TRAINING[0]]) // 2
-    monkeypatch.setattr(prepare.time, "sleep", lambda seconds: server.cut.clear())
+    monkeypatch.setattr(prepare, "PAUSES", (0, 5))
+    monkeypatch.setattr(prepare.time, "sleep", lambda seconds: server.cut.clear() if seconds == 5 else None)
     c4(server, tmp_path / "c4")
     check_whole(server, tmp_path / "c4")
     assert server.asked[TRAINING[0]] == 2
+
+
+def test_an_address_that_is_none_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "PAUSES", (0,))
+    out = str(tmp_path / "c4")
+    fails("unknown url type", prepare.prepare, "c4", name=out, encoding="bytes", url="mirror", tokens=9)
+
+
+def test_a_damaged_partial_corpus_is_said_to_be_damaged(server, tmp_path):
+    del server.files[TRAINING[2]]
+    fails("404", c4, server, tmp_path / "c4")
+    (tmp_path / "c4.partial" / "meta.json").write_text('{"name": "c4", "sha')
+    fails("c4.partial.* is damaged", c4, server, tmp_path / "c4")
 
 
 def test_a_cut_between_two_gzip_members_is_seen(server, tmp_path):
