@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 import tiktoken
+import torch
 
 DATA_DIR = Path(__file__).parent
 META_KINDS = {"encoding": str, "vocab_size": int, "train_tokens": int, "val_tokens": int, "sha256": str}
@@ -112,4 +113,6 @@ def write_json(path: Path, value: object) -> None:
 def write_results(path: Path, args: argparse.Namespace, **results) -> None:
     """An evaluation's numbers as JSON, with its arguments and the commit of the code that made them."""
     git = subprocess.run("git rev-parse HEAD", shell=True, cwd=DATA_DIR, capture_output=True, text=True)
-    write_json(path, {**vars(args), "commit": git.stdout.strip(), **results})
+    settings = {key: value for key, value in vars(args).items() if key not in ("json", "plot")}
+    about = {"commit": git.stdout.strip(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    write_json(path, settings | about | results)
