@@ -472,18 +472,14 @@ class GPT(nn.Module):
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is cuda, else mps, else cpu. SystemExit if the machine has none."""
-    if name == "auto" and torch.cuda.is_available():
-        name = "cuda"
-    elif name == "auto":
-        name = "mps" if torch.backends.mps.is_available() else "cpu"
+    """The device of that name; "auto" is cuda or mps if there is one, else cpu. SystemExit without it."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        require(name.startswith(("cuda", "mps", "cpu")), "cuda, mps and cpu are the kinds that there are")
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise SystemExit(
-            f"error: device {name} is not to be had here: {str(error).splitlines()[0]}"
-        ) from None
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SystemExit(f"error: device {name} is not to be had here: {reason}") from None
     return torch.device(name)
 
 
@@ -495,7 +491,7 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     """
     if dtype == "auto":
         dtype = "float32"
-        features = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version of torch
+        features = getattr(torch.cpu, "get_capabilities", dict)()  # old versions of torch cannot tell
         if device.type == "cuda":
             dtype = "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
         elif device.type == "cpu" and (features.get("amx_bf16") or features.get("avx512_bf16")):
@@ -506,26 +502,23 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
 def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None = None) -> tuple[GPT, dict]:
     """The model of a run's directory, ready for evaluation on the device, and its checkpoint, on the CPU.
 
-    logn_scale takes the place of the checkpoint's own. SystemExit for what is no checkpoint; no code in it
-    ever runs.
+    logn_scale takes the place of the checkpoint's own. SystemExit for what is no checkpoint of this model.py;
+    no code in it is ever run.
     """
     path = Path(out_dir) / "ckpt.pt"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         config, meta = checkpoint["config"], checkpoint["meta"]
-        model = GPT(GPTConfig(**{field.name: config[field.name] for field in fields(GPTConfig)}))
+        settings = {field.name: config[field.name] for field in fields(GPTConfig)}
+        if logn_scale is not None:
+            settings["logn_scale"] = logn_scale
+        model = GPT(GPTConfig(**settings))
         model.load_state_dict(checkpoint["model"])
         require(all(weight.isfinite().all() for weight in model.parameters()), "its weights are not finite")
         require(type(checkpoint["iter"]) is int and checkpoint["iter"] >= 0, "it does not say its step")
         texts = (config["dataset"], meta["encoding"], meta["sha256"])
         require(all(type(text) is str for text in texts), "it does not say its corpus")
-    except FileNotFoundError:
-        raise SystemExit(
-            f"error: no checkpoint at {path}; train one, or give the directory of a run"
-        ) from None
     except Exception as error:  # damaged files fail in a dozen ways
         reason = f"{type(error).__name__} {error}".splitlines()[0]
-        raise SystemExit(f"error: {path} is damaged, or not of this model.py: {reason[:200]}") from None
-    if logn_scale is not None:
-        model.config.logn_scale = logn_scale
+        raise SystemExit(f"error: cannot load {path}: {reason[:200]}") from None
     return model.to(device).eval(), checkpoint

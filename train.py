@@ -201,21 +201,24 @@ def start_from(model: GPT, config: TrainConfig) -> None:
     matrices, the rest stays as drawn. (The paper's code restores the optimizer, too; here it starts anew.)
     """
     old_model, checkpoint = load_checkpoint(config.init_from, torch.device("cpu"))
-    require_same("vocab_size n_layer n_head n_embd", checkpoint["config"], config)
     old = old_model.state_dict()
     new = model.state_dict()
-    if any("_coef" in name for name in old.keys() & new.keys()):
-        require_same("fope_dim fope_sigma fope_init fope_series", checkpoint["config"], config)
-    for name in old.keys() & new.keys():
+    shared = old.keys() & new.keys()
+    names = ["vocab_size", "n_layer", "n_head", "n_embd"]
+    if any("_coef" in name for name in shared):
+        names += ["fope_dim", "fope_sigma", "fope_init", "fope_series"]
+    require_same(names, checkpoint["config"], asdict(config))
+    for name in shared:
         corner = [slice(min(sizes)) for sizes in zip(old[name].shape, new[name].shape)]
         new[name][corner] = old[name][corner]
 
 
-def require_same(names: str, old_config: dict, config: TrainConfig) -> None:
-    for name in names.split():
-        old, new = old_config.get(name), getattr(config, name)
-        if old != new:
-            raise SystemExit(f"error: the checkpoint has {name} {old!r}, this run asks for {new!r}")
+def require_same(names: list[str], old: dict, new: dict) -> None:
+    for name in names:
+        if old.get(name) != new[name]:
+            raise SystemExit(
+                f"error: {name} was {old.get(name)!r} in the checkpoint and is now {new[name]!r}"
+            )
 
 
 def open_run(out: Path, checkpoint: dict | None):
@@ -226,9 +229,7 @@ def open_run(out: Path, checkpoint: dict | None):
         if fcntl:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however it does
     except FileExistsError:
-        raise SystemExit(
-            f"error: {out} is there already; --resume goes on with it, --name=... is another"
-        ) from None
+        raise SystemExit(f"error: {out} is there; --resume goes on with it, --name=... is another") from None
     except BlockingIOError:
         raise SystemExit(f"error: another process is training in {out}") from None
     except OSError as error:
@@ -236,6 +237,12 @@ def open_run(out: Path, checkpoint: dict | None):
     if checkpoint:  # what was logged after the checkpoint will be logged again
         log.truncate(min(checkpoint["log_size"], (out / "log.jsonl").stat().st_size))
     return log
+
+
+def sum_over_processes(x: torch.Tensor) -> torch.Tensor:
+    if dist.is_initialized():
+        dist.all_reduce(x)
+    return x
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -272,9 +279,7 @@ def train(config: TrainConfig) -> None:
     if len(train_tokens) <= config.block_size or len(val_tokens) <= stretch:
         raise SystemExit(f"error: {config.dataset} is too short for block_size {config.block_size}")
     if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
-        raise SystemExit(
-            f"error: a passkey prompt takes a block_size of at least {passkey.shortest(encoding)}"
-        )
+        raise SystemExit(f"error: a passkey prompt needs a block_size of {passkey.shortest(encoding)}")
     count = max(config.eval_tokens // stretch, 1)
     val_text = val_tokens[perplexity.spread(len(val_tokens), count, stretch)[rank::world_size]]
 
@@ -284,19 +289,14 @@ def train(config: TrainConfig) -> None:
     try:
         if config.resume:
             model, checkpoint = load_checkpoint(config.out_dir, device)
-            names = (
-                " ".join(field.name for field in fields(GPTConfig))
-                + " dataset passkey_frac optimizer beta1 beta2 seed"
-            )
-            require_same(names, checkpoint["config"], config)
-            if checkpoint["meta"]["sha256"] != meta["sha256"]:
-                raise SystemExit(
-                    f"error: {config.out_dir} was trained on another corpus than data/{config.dataset}"
-                )
+            names = [field.name for field in fields(GPTConfig)]
+            names += ["dataset", "passkey_frac", "seed", "optimizer", "beta1", "beta2"]
+            require_same(names, checkpoint["config"], asdict(config))
+            require_same(["sha256"], checkpoint["meta"], meta)  # of the corpus
         else:
             model = GPT(config).to(device)
-            if config.init_from:
-                start_from(model, config)
+        if config.init_from and not config.resume:
+            start_from(model, config)
         optimizers = make_optimizers(config, model)
         context = autocast(device, config.dtype)
         scaler = torch.amp.GradScaler(device.type, enabled=context.fast_dtype == torch.float16)
@@ -305,9 +305,7 @@ def train(config: TrainConfig) -> None:
                 optimizer.load_state_dict(state)
             scaler.load_state_dict(checkpoint["scaler"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise SystemExit(
-            f"error: cannot make this model, or resume it: {type(error).__name__} {error}"
-        ) from None
+        raise SystemExit(f"error: cannot make or resume this model: {type(error).__name__} {error}") from None
     start = checkpoint["iter"] if checkpoint else 0
     model.train()
     if config.compile:
@@ -349,10 +347,7 @@ def train(config: TrainConfig) -> None:
                 for key, length in (("val_loss", config.block_size), ("val_loss_4x", stretch)):
                     with context:
                         losses = perplexity.token_losses(model, val_text, length)
-                    total = torch.tensor([losses.sum(), losses.numel()])
-                    if world_size > 1:
-                        total = total.to(device)
-                        dist.all_reduce(total)
+                    total = sum_over_processes(torch.tensor([losses.sum(), losses.numel()], device=device))
                     entry[key] = (total[0] / total[1]).item()
                 model.train()
                 report(entry)
@@ -405,18 +400,14 @@ def train(config: TrainConfig) -> None:
             model.zero_grad()
 
             if step % config.log_interval == 0:
-                if world_size > 1:
-                    dist.all_reduce(step_loss)
+                loss = sum_over_processes(step_loss).item() / world_size
                 now = time.perf_counter()
                 steps = step + 1 - clock_step
-                entry = {"iter": step, "loss": step_loss.item() / world_size, "lr": lr}
-                entry["tokens_per_s"] = steps * tokens_per_step / (now - clock)
-                report(entry)
+                speed = steps * tokens_per_step / (now - clock)
+                report({"iter": step, "loss": loss, "lr": lr, "tokens_per_s": speed})
                 clock = now
                 clock_step = step + 1
             bar.update()
-        if world_size > 1:
-            dist.barrier()
     except KeyboardInterrupt:
         again = f"--resume goes on from iter {saved}" if saved >= 0 else "nothing was saved yet"
         raise SystemExit(f"interrupted at iter {step}; {again}") from None

@@ -1,8 +1,8 @@
 """
 Trains and evaluates every run behind results/tiny, one core each, and takes up where it stopped:
 
-    python results/tiny/queue.py --jobs 2        as many runs at a time as there are cores
-    python results/tiny/queue.py --list          what is done and what is not
+    python results/tiny/run_all.py --jobs 2      as many runs at a time as there are cores
+    python results/tiny/run_all.py --list        what is done and what is not
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write runs/NAME_*.json;
 what is there already is skipped, a training that was cut off is resumed. The order is that of the list below: one
