@@ -64,17 +64,14 @@ class GPTConfig:
         self.check_range("dropout", least=0, below=1)
         self.check_choice("fope_init", ["xavier", "normal"])
         self.check_choice("pos", POSITIONS)
-        require(
-            self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} is no multiple of n_head {self.n_head}"
-        )
+        require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must be a multiple of n_head")
 
     def check_range(self, names: str, least: float, below: float = 2**53) -> None:
         """ValueError if one of these is not in [least, below). Integers below 2^53 are exact as floats."""
         for name in names.split():
             value = getattr(self, name)
-            require(
-                least <= value < below, f"{name} must be at least {least} and below {below:g}, not {value}"
-            )
+            fits = least <= value < below  # false for nan
+            require(fits, f"{name} must be at least {least} and below {below:g}, not {value}")
 
     def check_choice(self, name: str, choices) -> None:
         value = getattr(self, name)
@@ -152,9 +149,8 @@ class ALiBi(NoPE):
         numbers = torch.stack((position - ones, ones, position - ones, ones), dim=-1)  # (T, 4)
         numbers = numbers.expand(B, H, T, 4).type_as(q)
         slopes = self.slopes.expand(B, H, T, 4).type_as(q)
-        q = torch.cat(
-            (slopes, numbers, q), dim=-1
-        )  # first, so that they cancel before what is small is added
+        # In front, so that these large terms cancel before the small ones are added.
+        q = torch.cat((slopes, numbers, q), dim=-1)
         k = torch.cat((numbers, -slopes, k), dim=-1)
         return q, k
 
@@ -164,16 +160,12 @@ class RoPE(NoPE):
 
     def __init__(self, config: GPTConfig, dim: int = 0) -> None:
         super().__init__(config)
-        require(
-            config.head_dim % 2 == 0,
-            f"head_dim (n_embd / n_head) is odd, {config.head_dim}: no pairs to turn",
-        )
+        require(config.head_dim % 2 == 0, f"head_dim, n_embd / n_head, must be even, not {config.head_dim}")
         self.dim = dim or config.head_dim  # of the formula that makes the frequencies
         frequencies = self.make_frequencies()
         if config.yarn_scale > 1:
             frequencies = yarn(frequencies, self.dim, config)
-        # YaRN's temperature sharpens attention, which a longer context dilutes, by one factor at every
-        # position.
+        # YaRN's temperature: a longer context dilutes attention, so cosine and sine sharpen it by one factor.
         self.temperature = 0.1 * math.log(config.yarn_scale) + 1
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -219,10 +211,7 @@ class FoPE(RoPE):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config, config.fope_dim)
-        require(
-            self.dim % config.head_dim == 0,
-            f"fope_dim {self.dim} is no multiple of head_dim {config.head_dim}",
-        )
+        require(self.dim % config.head_dim == 0, f"fope_dim {self.dim} must be a multiple of head_dim")
         stride = self.dim // config.head_dim
         # A row for each frequency ω of the bank, a column for each pair m of dimensions that turns. The 1
         # of Eq. 11 stands where ω is the pair's own, dominant ω_m. Of four frequencies kept,
@@ -254,8 +243,7 @@ class FoPE(RoPE):
         with torch.autocast(positions.device.type, enabled=False):  # bfloat16 would spoil the positions
             cos = cos @ self.cos_coef  # (H, T, outputs)
             sin = sin @ self.sin_coef
-        # The deleted frequencies are zero now: cosine 1 and sine 0 (Eq. 13; the released code pads both
-        # with 1).
+        # The deleted frequencies are zero: cosine 1, sine 0 (Eq. 13; the released code pads both with 1).
         clipped = self.config.head_dim // 2 - cos.size(-1)
         cos = F.pad(cos, (0, clipped), value=self.temperature)
         sin = F.pad(sin, (0, clipped), value=0.0)
@@ -290,8 +278,7 @@ def yarn(frequencies: Tensor, dim: int, config: GPTConfig) -> Tensor:
 def attention(q, k, v, bias=None, dropout=0.0):
     """Causal attention of queries, the last q_len of k_len positions, to keys and values.
 
-    `bias` is what an encoding's bias() gives; q and k have more features than v if positions are written
-    there.
+    `bias` is what an encoding's bias() gives. q and k have more features than v if positions stand in them.
     """
     q_len, k_len = q.size(-2), k.size(-2)
     head_dim = v.size(-1)
@@ -378,9 +365,9 @@ class MLP(nn.Module):
         self.c_proj = linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, gate = self.c_fc(x).chunk(2, dim=-1)
-        x = self.c_proj(F.silu(gate) * x)
-        return F.dropout(x, self.config.dropout, self.training)
+        up, gate = self.c_fc(x).chunk(2, dim=-1)
+        y = self.c_proj(F.silu(gate) * up)
+        return F.dropout(y, self.config.dropout, self.training)
 
 
 class Block(nn.Module):

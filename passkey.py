@@ -73,7 +73,7 @@ def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -
     return task + text[:cut] + needle + text[cut:] + question, key
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, in which autocast would cast the weights at every call
 def evaluate(
     model: GPT, encoding: tiktoken.Encoding, length: int, trials: int = 1000, seed: int = 0
 ) -> list[bool]:

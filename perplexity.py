@@ -38,7 +38,7 @@ def spread(total: int, count: int, stretch: int) -> np.ndarray:
     return starts[:, None] + np.arange(stretch + 1)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, in which autocast would cast the weights at every call
 def token_losses(model: GPT, text: np.ndarray, length: int) -> Tensor:
     """Cross-entropy, in nats, of every token of text (count, stretch + 1) but the first: (count, stretch).
 
