@@ -1,5 +1,5 @@
 """
-Passkey retrieval: can a model find five digits in a long text, and how far back (Figure 1a)?
+Passkey retrieval: can a model find five digits in a long text, and how far back (Figure 1a of the paper)?
 
     python passkey.py out/fope_tiny out/rope_tiny
     python passkey.py out/* --lengths 256 512 --trials 200 --json passkey.json --plot passkey.png
@@ -29,27 +29,19 @@ from model import GPT, autocast, load_checkpoint, pick_device
 
 TASK = "Find the key."
 FILLER = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-NEEDLE = (
-    " The pass key is",
-    ". Remember it.",
-    " is the pass key.",
-)  # a key, " 12345", stands between the parts
+# The needle: a key, " 12345", stands between its parts.
+START, MIDDLE, END = " The pass key is", ". Remember it.", " is the pass key."
 QUESTION = " What is the pass key? The pass key is"
 KEYS = range(10_000, 100_000)
-BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass, as in perplexity.py
-
-
-@lru_cache
-def encode_parts(encoding: tiktoken.Encoding) -> list[list[int]]:
-    return [encoding.encode_ordinary(part) for part in (TASK, FILLER, *NEEDLE, QUESTION)]
+BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass: what a CPU's cache holds
 
 
 @lru_cache
 def shortest(encoding: tiktoken.Encoding) -> int:
     """The smallest length, in tokens, that holds prompt and answer of every key; there is no filler then."""
-    longest_key = max(len(encoding.encode_ordinary(f" {key}")) for key in KEYS)
-    task, _, start, middle, end, question = encode_parts(encoding)
-    return len(task + start + middle + end + question) + 3 * longest_key
+    longest_key = max(len(encoding.encode_ordinary(f" {key}")) for key in KEYS)  # GPT-2 cuts them in 2 or 3
+    parts = [encoding.encode_ordinary(part) for part in (TASK, START, MIDDLE, END, QUESTION)]
+    return sum(len(part) for part in parts) + 3 * longest_key
 
 
 def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
@@ -63,8 +55,11 @@ def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -
         raise SystemExit(
             f"error: {length} tokens hold no passkey prompt, the shortest takes {shortest(encoding)}"
         )
-    task, filler, start, middle, end, question = encode_parts(encoding)
+    task = encoding.encode_ordinary(TASK)
+    filler = encoding.encode_ordinary(FILLER)
+    question = encoding.encode_ordinary(QUESTION)
     key = encoding.encode_ordinary(f" {rng.integers(KEYS.start, KEYS.stop)}")
+    start, middle, end = [encoding.encode_ordinary(part) for part in (START, MIDDLE, END)]
     needle = start + key + middle + key + end
     room = length - len(task + needle + question + key)
     repeats = room // len(filler) + 1
@@ -86,15 +81,15 @@ def evaluate(
     """
     device = next(model.parameters()).device
     batch_size = max(1, BATCH_TOKENS // length)
-    rng = np.random.default_rng([seed, 0, 0, length])  # not the trainer's [seed, step, row + 1]
+    rng = np.random.default_rng([seed, 0, 0, length])  # four numbers, never the trainer's three
     depths = np.linspace(0, 1, trials)
+    starts = range(0, trials, batch_size)
     right = []
-    for i in tqdm(range(0, trials, batch_size), f"length {length}", leave=False, disable=None):
+    for i in tqdm(starts, f"length {length}", leave=False, disable=None):
         pairs = [make_prompt(encoding, length, depth, rng) for depth in depths[i : i + batch_size]]
         ids = torch.tensor([prompt + key for prompt, key in pairs], device=device)  # (batch_size, length)
-        longest = max(
-            len(key) for _, key in pairs
-        )  # keys differ in their number of tokens; every row ends with one
+        # Keys differ in their number of tokens, but every row ends with its key.
+        longest = max(len(key) for _, key in pairs)
         hidden = model.hidden(ids[:, :-1])[:, -longest:]  # what predicts the last `longest` tokens
         hits = model.lm_head(hidden).argmax(dim=-1) == ids[:, -longest:]
         for row, (_, key) in zip(hits.cpu(), pairs):
@@ -105,15 +100,16 @@ def evaluate(
 def wilson(share: np.ndarray, trials: int) -> tuple[np.ndarray, np.ndarray]:
     """95 % interval of shares of so many trials (Wilson score); at 0 and 1 a plain ± would be zero."""
     z = 1.96
-    centre = share + z**2 / (2 * trials)
-    half = z * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
     scale = 1 + z**2 / trials
-    return (centre - half) / scale, (centre + half) / scale
+    centre = (share + z**2 / (2 * trials)) / scale
+    half = z * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / scale
+    return (centre - half).clip(min=0), (centre + half).clip(max=1)  # rounding may leave them just outside
 
 
-def by_depth(right: np.ndarray, parts: int) -> np.ndarray:
+def by_parts(right: np.ndarray, parts: int) -> np.ndarray:
     """Accuracy in equal parts of the depths, far to near, of right (lengths, trials): (lengths, parts)."""
-    return np.stack([part.mean(axis=1) for part in np.array_split(right, parts, axis=1)], axis=1)
+    chunks = np.array_split(right, parts, axis=1)  # each (lengths, trials / parts)
+    return np.stack([chunk.mean(axis=1) for chunk in chunks], axis=1)
 
 
 def draw(lengths: list[int], results: list[dict]):
@@ -129,6 +125,10 @@ def draw(lengths: list[int], results: list[dict]):
     panels[0].set_ylabel("depth of the key, in tenths")
     figure.colorbar(image, label="accuracy")
     return figure
+
+
+def print_row(name: str, cells: list) -> None:
+    print(f"{name:24}", *(f"{cell:>12}" for cell in cells), flush=True)
 
 
 def main() -> None:
@@ -150,46 +150,47 @@ def main() -> None:
     args = parser.parse_args()
     if args.plot and not importlib.util.find_spec("matplotlib"):
         parser.error("--plot needs matplotlib: pip install matplotlib")
-    if args.trials < 10 or args.seed < 0:
-        parser.error("--trials must be at least 10, one for each tenth of the depths, and --seed at least 0")
+    if not 10 <= args.trials <= 10**6:
+        parser.error("--trials must be from 10, one for each tenth of the depths, to 1,000,000")
+    if args.seed < 0:
+        parser.error("--seed must not be below 0")
 
     device = pick_device(args.device)
-    _, first = load_checkpoint(args.runs[0], device)
+    _, first = load_checkpoint(args.runs[0], device)  # for its lengths
     N = first["config"]["block_size"]
     least = shortest(data.get_encoding(first["meta"]["encoding"]))
-    default = [max(N // 2, least), N, 2 * N, 4 * N, 8 * N, 16 * N]
-    lengths = sorted(args.lengths or default)
-    print(f"{'passkey, %':24}", *(f"{length:>12}" for length in lengths))
+    lengths = sorted(args.lengths or [n for n in (N // 2, N, 2 * N, 4 * N, 8 * N, 16 * N) if n >= least])
+    if lengths[0] < least or lengths[-1] > 2**24:
+        parser.error(f"--lengths must be from {least} to 2^24, up to which float32 tells positions apart")
+    print_row("passkey, %", lengths)
     results = []
     for run in args.runs:
         model, checkpoint = load_checkpoint(run, device, args.logn_scale)
         encoding = data.get_encoding(checkpoint["meta"]["encoding"])
+        right = []
         with autocast(device):
-            right = [evaluate(model, encoding, length, args.trials, args.seed) for length in lengths]
+            for length in lengths:
+                right.append(evaluate(model, encoding, length, args.trials, args.seed))
         right = np.array(right)  # (lengths, trials)
         accuracy = right.mean(axis=1)
         low, high = wilson(accuracy, args.trials)
+        thirds = by_parts(right, 3)
         reach = accuracy * lengths
-        thirds = by_depth(right, 3)
-        table = {
-            Path(run).name: [f"{100 * share:.1f}" for share in accuracy],
-            "  95 % interval": [f"{100 * a:.1f}-{100 * b:.1f}" for a, b in zip(low, high)],
-            "  far/middle/near": [f"{far:.0f}/{middle:.0f}/{near:.0f}" for far, middle, near in 100 * thirds],
-            "  reach, tokens": [f"{tokens:.0f}" for tokens in reach],
-        }
-        for name, cells in table.items():
-            print(f"{name:24}", *(f"{cell:>12}" for cell in cells), flush=True)
+        print_row(Path(run).name, [f"{100 * share:.1f}" for share in accuracy])
+        print_row("  95 % interval", [f"{100 * a:.1f}-{100 * b:.1f}" for a, b in zip(low, high)])
+        print_row("  far/middle/near", ["/".join(f"{share:.0f}" for share in row) for row in 100 * thirds])
+        print_row("  reach, tokens", [f"{tokens:.0f}" for tokens in reach])
         numbers = {
             "accuracy": accuracy.tolist(),
             "interval": np.stack((low, high), axis=1).tolist(),
             "reach": reach.tolist(),
             "thirds": thirds.tolist(),
-            "by_depth": by_depth(right, 10).tolist(),
+            "by_depth": by_parts(right, 10).tolist(),
         }
-        config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
+        config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}  # the strength that was used
         results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)
         if args.json:  # after each run, so that nothing is lost if a later one fails
-            data.write_results(args.json, args, lengths=lengths, results=results)
+            data.write_results(args.json, args, lengths=lengths, used_device=str(device), results=results)
     if args.plot:
         with data.write_whole(args.plot) as file:
             draw(lengths, results).savefig(file, format="png")

@@ -27,13 +27,12 @@ from tqdm import tqdm
 import data
 from model import GPT, autocast, load_checkpoint, pick_device
 
-# In one forward pass, as many chunks as fit, at least one: what fills a GPU would fall out of a CPU's cache.
-BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048
+BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass: what a CPU's cache holds
 MAX_LOGITS = 2**25  # held at a time, 128 MiB in float32; those of one long chunk would take gigabytes
 
 
 def spread(total: int, count: int, stretch: int) -> np.ndarray:
-    """Positions of `count` stretches and one more each, evenly over `total` tokens: (count, stretch + 1)."""
+    """Positions of stretches, evenly over `total` tokens: (count, stretch + 1), the last a target only."""
     starts = np.linspace(0, total - stretch - 1, count).astype(np.int64)
     return starts[:, None] + np.arange(stretch + 1)
 
@@ -49,30 +48,29 @@ def token_losses(model: GPT, text: np.ndarray, length: int) -> Tensor:
     x = tokens[:, :-1].reshape(-1, length)  # (chunks, length)
     y = tokens[:, 1:].reshape(-1, length)
     batch_size = max(1, BATCH_TOKENS // length)  # chunks in one forward pass
-    rows = max(1, MAX_LOGITS // model.config.vocab_size)  # positions whose logits are held at a time
-    losses = [torch.empty(0)]
+    slice_size = max(1, MAX_LOGITS // model.config.vocab_size)  # positions whose logits are held at a time
+    losses = [torch.empty(0)]  # so that no text gives no losses
     for i in range(0, len(x), batch_size):
-        hidden = model.hidden(x[i : i + batch_size].to(device)).flatten(0, 1)
+        hidden = model.hidden(x[i : i + batch_size].to(device))  # (batch_size, length, n_embd)
+        hidden = hidden.flatten(0, 1)
         targets = y[i : i + batch_size].to(device).flatten()
-        for j in range(0, len(hidden), rows):
-            logits = model.lm_head(hidden[j : j + rows]).float()
-            loss = F.cross_entropy(logits, targets[j : j + rows], reduction="none")
+        for j in range(0, len(hidden), slice_size):
+            logits = model.lm_head(hidden[j : j + slice_size]).float()
+            loss = F.cross_entropy(logits, targets[j : j + slice_size], reduction="none")
             losses.append(loss.cpu())
-    return torch.cat(losses).double().view(len(text), -1)
+    return torch.cat(losses).double().view(len(text), text.shape[1] - 1)
 
 
-def standard_error(losses: Tensor, documents: Tensor) -> Tensor:
-    """Standard error of the mean of losses (..., n), where documents (n,) numbers the document of each token.
+def standard_error(losses: Tensor, documents: Tensor) -> float:
+    """Standard error of the mean of losses (n,), clustered by document: documents (n,) numbers each token's.
 
     The tokens of a document are alike, so documents are what is drawn: the error comes from how far the
     tokens of each lie, in sum, from the mean. A single document tells nothing of others: its error is 0.
     """
-    _, index = documents.unique(return_inverse=True)
-    count = index.max() + 1
-    distances = losses - losses.mean(dim=-1, keepdim=True)
-    sums = losses.new_zeros(*losses.shape[:-1], count).index_add(-1, index, distances)  # (..., count)
-    variance = sums.square().sum(dim=-1) * count / (count - 1).clamp(min=1)
-    return variance.sqrt() / losses.size(-1)
+    _, index = documents.unique(return_inverse=True)  # documents as 0, 1, 2, ...
+    sums = torch.bincount(index, weights=losses - losses.mean())  # one a document
+    variance = sums.square().sum() * len(sums) / max(len(sums) - 1, 1)
+    return variance.sqrt().item() / len(losses)
 
 
 def draw(lengths: list[int], results: list[dict]):
@@ -82,15 +80,18 @@ def draw(lengths: list[int], results: list[dict]):
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     for run in results:
-        axes.errorbar(
-            lengths, run["perplexity"], run["error"], marker="o", label=Path(run["checkpoint"]).name
-        )
+        name = Path(run["checkpoint"]).name
+        axes.errorbar(lengths, run["perplexity"], yerr=run["error"], marker="o", label=name)
     axes.axvline(results[0]["config"]["block_size"], color="grey", linestyle=":", label="training length")
     axes.set(xscale="log", yscale="log", xlabel="context length, tokens", ylabel="perplexity")
     axes.set_xticks(lengths, lengths)
     axes.minorticks_off()
     axes.legend()
     return figure
+
+
+def print_row(name: str, cells: list) -> None:
+    print(f"{name:24}", *(f"{cell:>12}" for cell in cells), flush=True)
 
 
 def main() -> None:
@@ -113,7 +114,7 @@ def main() -> None:
 
     # The text, the same for every length and run
     device = pick_device(args.device)
-    _, first = load_checkpoint(args.runs[0], device)
+    _, first = load_checkpoint(args.runs[0], device)  # for its lengths and its corpus
     N = first["config"]["block_size"]
     lengths = sorted(args.lengths or [N // 2, N, 2 * N, 4 * N, 8 * N, 16 * N])
     if lengths[0] < 1:
@@ -121,18 +122,19 @@ def main() -> None:
     dataset = args.dataset or first["config"]["dataset"]
     meta = data.load_meta(dataset)
     tokens = data.load_tokens(dataset, "val")
-    stretch = math.lcm(*lengths)
+    stretch = math.lcm(*lengths)  # every length divides it
     count = min(args.tokens, len(tokens) - 1) // stretch
     if count < 1:
         parser.error(
-            f"these lengths need {stretch} tokens; --tokens is {args.tokens}, {dataset} has {len(tokens)}"
+            f"these lengths take {stretch} tokens; --tokens is {args.tokens}, {dataset} has {len(tokens)}"
         )
     positions = spread(len(tokens), count, stretch)
     text = tokens[positions]
+    # A token's document: how many have ended before it.
     ends = np.flatnonzero(tokens == data.get_encoding(meta["encoding"]).eot_token)
     documents = torch.from_numpy(np.searchsorted(ends, positions[:, 1:].flatten()))
 
-    print(f"{'perplexity':24}", *(f"{length:>12}" for length in lengths))
+    print_row("perplexity", lengths)
     results = []
     for run in args.runs:
         model, checkpoint = load_checkpoint(run, device, args.logn_scale)
@@ -142,33 +144,37 @@ def main() -> None:
             raise SystemExit(
                 f"error: {run} was trained on another corpus than data/{dataset}; name one by --dataset"
             )
+        losses = []  # by length, of every token
         with autocast(device):
-            losses = [
-                token_losses(model, text, n).flatten() for n in tqdm(lengths, leave=False, disable=None)
-            ]
-        losses = torch.stack(losses)  # (lengths, tokens)
+            for length in tqdm(lengths, run, leave=False, disable=None):
+                losses.append(token_losses(model, text, length).flatten())
         if not results:
             first_losses = losses
-        perplexity = losses.mean(dim=1).exp()
-        error = perplexity * standard_error(losses, documents)
-        difference = (losses - first_losses).mean(dim=1)
-        difference_error = standard_error(losses - first_losses, documents)
+        differences = [loss - first_loss for loss, first_loss in zip(losses, first_losses)]
+        perplexities = [loss.mean().exp().item() for loss in losses]
+        if not math.isfinite(sum(perplexities)):
+            raise SystemExit(f"error: {run} gives a loss that is infinite or no number")
+        errors = [p * standard_error(loss, documents) for p, loss in zip(perplexities, losses)]
         numbers = {
-            "perplexity": perplexity.tolist(),
-            "error": error.tolist(),
-            "difference": difference.tolist(),
-            "difference_error": difference_error.tolist(),
+            "perplexity": perplexities,
+            "error": errors,
+            "difference": [difference.mean().item() for difference in differences],
+            "difference_error": [standard_error(difference, documents) for difference in differences],
         }
-        config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
+        print_row(Path(run).name, [f"{p:.2f}±{e:.2f}" for p, e in zip(perplexities, errors)])
+        if len(results) > 0:
+            pairs = zip(numbers["difference"], numbers["difference_error"])
+            print_row("  loss - the first run's", [f"{d:+.3f}±{e:.3f}" for d, e in pairs])
+        config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}  # the strength that was used
         results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)
-        cells = [f"{value:.2f}±{sigma:.2f}" for value, sigma in zip(perplexity, error)]
-        print(f"{Path(run).name:24}", *(f"{cell:>12}" for cell in cells), flush=True)
-        cells = [f"{value:+.3f}±{sigma:.3f}" for value, sigma in zip(difference, difference_error)]
-        print(f"{'  loss - the first run':24}", *(f"{cell:>12}" for cell in cells), flush=True)
         if args.json:  # after each run, so that nothing is lost if a later one fails
-            data.write_results(
-                args.json, args, lengths=lengths, scored=losses.size(1), corpus=meta, results=results
-            )
+            about = {
+                "lengths": lengths,
+                "scored": text[:, 1:].size,
+                "corpus": meta,
+                "used_device": str(device),
+            }
+            data.write_results(args.json, args, **about, results=results)
     if args.plot:
         with data.write_whole(args.plot) as file:
             draw(lengths, results).savefig(file, format="png")

@@ -8,6 +8,7 @@ Reads the checkpoint that train.py saved; the generation itself is GPT.stream in
 
 import argparse
 import codecs
+import math
 import sys
 from collections.abc import Iterator
 
@@ -23,15 +24,13 @@ def stream_text(
     """Pieces of text that continue the prompt, to an end-of-text; an empty prompt starts a new document."""
     ids = encoding.encode_ordinary(prompt) or [encoding.eot_token]
     idx = torch.tensor([ids], device=model.lm_head.weight.device)
-    decoder = codecs.getincrementaldecoder("utf-8")(
-        "replace"
-    )  # a character may be spread over several tokens
+    # A character may be spread over several tokens.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in model.stream(idx, max_new_tokens, temperature, top_k):
         if token.item() == encoding.eot_token:
             break
-        if (
-            token.item() < encoding.eot_token
-        ):  # the vocabulary is padded; ids past the encoding's have no text
+        # The vocabulary is padded; ids past the encoding's have no text.
+        if token.item() < encoding.eot_token:
             yield decoder.decode(encoding.decode_single_token_bytes(token.item()))
     yield decoder.decode(b"", final=True)
 
@@ -50,14 +49,10 @@ def main() -> None:
         "--device", default="auto", help="cuda, mps or cpu; auto: the first of them that is there"
     )
     args = parser.parse_args()
-    if (
-        min(args.num_samples, args.max_new_tokens, args.top_k) < 1
-        or args.seed < 0
-        or not args.temperature >= 0
-    ):
-        parser.error(
-            "numbers of samples and tokens and --top_k must be above 0, --seed and --temperature not below"
-        )
+    if min(args.num_samples, args.max_new_tokens, args.top_k) < 1:
+        parser.error("--num_samples, --max_new_tokens and --top_k must be above 0")
+    if not 0 <= args.seed < 2**64 or not 0 <= args.temperature < math.inf:
+        parser.error("--seed must be from 0 to 2^64, --temperature finite and not below 0")
 
     device = pick_device(args.device)
     model, checkpoint = load_checkpoint(args.out_dir, device, args.logn_scale)

@@ -280,7 +280,7 @@ def train(config: TrainConfig) -> None:
         raise SystemExit(f"error: {config.dataset} is too short for block_size {config.block_size}")
     if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
         raise SystemExit(f"error: a passkey prompt needs a block_size of {passkey.shortest(encoding)}")
-    count = max(config.eval_tokens // stretch, 1)
+    count = max(min(config.eval_tokens, len(val_tokens) - 1) // stretch, 1)
     val_text = val_tokens[perplexity.spread(len(val_tokens), count, stretch)[rank::world_size]]
 
     # The model, the optimizers

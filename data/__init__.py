@@ -81,8 +81,8 @@ def make_if_free(name: str) -> None:
 
 
 def output(name: str) -> Path:
-    """For argparse: a file that can be written, to be known before the long work. Links are followed."""
-    path = Path(name).resolve()
+    """For argparse: a file that can be written, to be known before the long work."""
+    path = Path(name)
     if not path.parent.is_dir() or (path.exists() and not path.is_file()):
         raise argparse.ArgumentTypeError(f"{name} is no file in a directory that exists")
     return path
@@ -91,8 +91,11 @@ def output(name: str) -> Path:
 @contextlib.contextmanager
 def write_whole(path: Path) -> Iterator[BinaryIO]:
     """A file beside path to write to, moved to path at the end: path itself is never half a file."""
+    path = path.resolve()  # a link stays, what it points to is written
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
         with open(beside, "wb") as file:
             yield file
         os.replace(beside, path)

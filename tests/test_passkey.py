@@ -1,17 +1,14 @@
 """passkey.py: prompts exact to the token, and accuracy against real greedy generation and against oracles."""
 
-import json
 import re
-import sys
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from runs import call, fails, read_json, write_corpus, write_run
 from torch.nn import functional as F
 
 import passkey
-import perplexity
 from data import get_encoding
 from model import GPT, GPTConfig
 
@@ -36,7 +33,7 @@ def encoding(request):
         pytest.skip(str(error))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # Prompts
 
 
@@ -88,12 +85,14 @@ def test_a_length_too_short_names_the_shortest(encoding):
     with pytest.raises(SystemExit, match=rf"^error: .*{shortest}$"):
         passkey.make_prompt(encoding, shortest - 1, 0.5, np.random.default_rng(0))
     # With the longest keys, and no shorter ones, no token of filler is left.
-    prompts = [passkey.make_prompt(encoding, shortest, 0.5, np.random.default_rng(seed)) for seed in range(30)]
+    prompts = [
+        passkey.make_prompt(encoding, shortest, 0.5, np.random.default_rng(seed)) for seed in range(30)
+    ]
     longest = max(len(answer) for _, answer in prompts)
     assert all(read(encoding.decode(p))[::2] == ("", "") for p, answer in prompts if len(answer) == longest)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # Accuracy
 
 
@@ -127,8 +126,11 @@ def few_keys(monkeypatch):
 
 def record_prompts(monkeypatch) -> list[tuple[list[int], list[int]]]:
     """A list that every prompt made from now on is added to."""
-    prompts, make_prompt = [], passkey.make_prompt
-    monkeypatch.setattr(passkey, "make_prompt", lambda *args: prompts.append(make_prompt(*args)) or prompts[-1])
+    prompts = []
+    make_prompt = passkey.make_prompt
+    monkeypatch.setattr(
+        passkey, "make_prompt", lambda *args: prompts.append(make_prompt(*args)) or prompts[-1]
+    )
     return prompts
 
 
@@ -156,18 +158,33 @@ def test_trials_do_not_depend_on_how_they_are_batched(trained, few_keys, monkeyp
 
 def test_prompts_differ_by_seed_and_length_and_not_by_model(trained, monkeypatch):
     model, encoding = trained
-    prompts, keys = record_prompts(monkeypatch), []
+    prompts = record_prompts(monkeypatch)
+    keys = []
     for seed, length in ((0, 150), (0, 150), (1, 150), (0, 160)):
         passkey.evaluate(model, encoding, length, trials=10, seed=seed)
         keys.append([answer for _, answer in prompts[-10:]])
     assert keys[0] == keys[1] and keys[0] != keys[2] and keys[0] != keys[3]
+    passkey.evaluate(model, encoding, 150, trials=10, seed=2**32)  # more than NumPy takes at once
+    assert [answer for _, answer in prompts[-10:]] != keys[0]
+
+
+@pytest.mark.parametrize("length", [120, 333])
+def test_evaluated_prompts_are_as_long_as_asked(trained, length, monkeypatch):
+    model, encoding = trained
+    prompts = record_prompts(monkeypatch)
+    read_by_model = []
+    hook = model.wte.register_forward_hook(lambda module, args, x: read_by_model.append(x.size(1)))
+    passkey.evaluate(model, encoding, length, trials=20)
+    hook.remove()
+    assert {len(prompt) + len(answer) for prompt, answer in prompts} == {length}
+    assert set(read_by_model) == {length - 1}  # the last token is only to be predicted
 
 
 class Oracle(torch.nn.Module):
     """Has the key read from the prompt, and nothing but wrong tokens before the question ends.
 
-    `shift` takes it from another row; `wrong` is the token of the key, counted from its end, that is not given;
-    `sight` is the share of a prompt, from its start, in which it finds a key.
+    `shift` takes it from another row; `wrong` is the token of the key, counted from its end, that is not
+    given; `sight` is the share of a prompt, from its start, in which it finds a key.
     """
 
     def __init__(self, encoding, shift=0, wrong=None, sight=2.0):
@@ -211,6 +228,18 @@ def test_oracles(encoding, length):
 def test_trials_go_from_shallow_to_deep(encoding):
     right = passkey.evaluate(Oracle(encoding, sight=0.5), encoding, 1000, trials=20)
     assert right == sorted(right, reverse=True) and 8 <= sum(right) <= 12
+    far, middle, near = passkey.by_parts(np.array([right]), 3)[0]
+    assert far == 1 and 0 < middle < 1 and near == 0
+
+
+def test_parts_of_the_depths_are_equal_and_go_from_far_to_near():
+    right = np.array([[1, 1, 1, 1, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1, 0]])
+    expected = np.array([[1, 2 / 3, 0], [0, 0, 1 / 3]])
+    np.testing.assert_allclose(passkey.by_parts(right, 3), expected)
+    tenths = passkey.by_parts(np.arange(1003)[None] < 502, 10)  # trials that ten does not divide
+    assert tenths.shape == (1, 10)
+    assert tenths[0].tolist() == sorted(tenths[0], reverse=True)
+    assert tenths[0].mean() == pytest.approx(502 / 1003, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -218,67 +247,128 @@ def test_trials_go_from_shallow_to_deep(encoding):
     [(0, 10, 0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1), (990, 1000, 0.9817, 0.9946)],
 )
 def test_wilson(right, trials, low, high):
-    assert passkey.wilson(right, trials) == pytest.approx((low, high), abs=1e-4)
+    ends = passkey.wilson(np.array([right / trials]), trials)
+    assert [float(end[0]) for end in ends] == pytest.approx([low, high], abs=1e-4)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+def test_intervals_lie_between_0_and_1():
+    for trials in range(10, 2000, 7):
+        low, high = passkey.wilson(np.array([0.0, 1.0]), trials)
+        assert low[0] < 1e-9 and high[1] > 1 - 1e-9
+        assert f"{low[0]:.1f}" == "0.0"  # no "-0.0"
+        assert 0 < high[0] < 0.3 and 0.7 < low[1] < 1
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Command line
 
 
 @pytest.fixture
-def run(trained, tmp_path):
-    path = tmp_path / "tiny"
-    path.mkdir()
-    config = asdict(trained[0].config) | {"dataset": "corpus", "seed": 3}
-    checkpoint = {"model": trained[0].state_dict(), "config": config, "meta": {"encoding": "bytes"}, "iter": 7}
-    torch.save(checkpoint, path / "ckpt.pt")
-    return path
+def corpus(tmp_path):
+    return write_corpus(tmp_path / "corpus", np.zeros(1, dtype=np.uint16))  # passkey.py does not read it
 
 
-def call(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(perplexity, "autocast", lambda device: torch.autocast("cpu", enabled=False))
-    monkeypatch.setattr(sys, "argv", ["passkey.py", *map(str, arguments), "--device", "cpu"])
-    passkey.main()
+@pytest.fixture
+def run(trained, corpus, tmp_path):
+    return write_run(tmp_path / "tiny", trained[0], corpus)
 
 
-def test_table_and_json(trained, few_keys, run, tmp_path, monkeypatch, capsys):
-    call(monkeypatch, run, run, "--trials", 20, "--lengths", 150, 120, "--seed", 1, "--json", tmp_path / "out.json")
-    result = json.loads((tmp_path / "out.json").read_text())
+def test_table_and_file(trained, few_keys, run, corpus, tmp_path, monkeypatch, capsys):
+    options = ("--trials", 20, "--lengths", 150, 120, "--seed", 1, "--json", tmp_path / "out.json")
+    call(monkeypatch, passkey, run, run, *options)
+    result = read_json(tmp_path / "out.json")
     numbers = result["results"][1]
     right = [passkey.evaluate(*trained, length, trials=20, seed=1) for length in (120, 150)]
     assert 0 < sum(map(sum, right)) < 40
     assert result["trials"] == 20 and result["seed"] == 1 and result["lengths"] == [120, 150]
-    assert numbers["checkpoint"] == str(run) and numbers["iter"] == 7 and numbers["config"]["dataset"] == "corpus"
+    assert numbers["checkpoint"] == str(run) and numbers["iter"] == 7
+    assert numbers["config"]["dataset"] == str(corpus)
     assert numbers["accuracy"] == [sum(part) / 20 for part in right]
-    assert numbers["interval"] == [list(passkey.wilson(sum(part), 20)) for part in right]
+    assert numbers["reach"] == pytest.approx(
+        [sum(part) / 20 * length for part, length in zip(right, (120, 150))]
+    )
+    for part, (low, high) in zip(right, numbers["interval"]):
+        ends = passkey.wilson(np.array([sum(part) / 20]), 20)
+        assert [low, high] == pytest.approx([float(end[0]) for end in ends])
     assert numbers["by_depth"] == [[(part[i] + part[i + 1]) / 2 for i in range(0, 20, 2)] for part in right]
-    header, row, interval, *_ = capsys.readouterr().out.splitlines()
-    assert header.split() == ["passkey", "120", "150"] and len(header) == len(row) == len(interval)
+    thirds = [[sum(part[:7]) / 7, sum(part[7:14]) / 7, sum(part[14:]) / 6] for part in right]
+    assert np.array(numbers["thirds"]) == pytest.approx(np.array(thirds))
+
+    header, row, interval, depths, reach, *_ = capsys.readouterr().out.splitlines()
+    assert header.split()[-2:] == ["120", "150"]
+    assert len({len(header), len(row), len(interval), len(depths), len(reach)}) == 1  # columns stand in line
     assert [float(cell) / 100 for cell in row.split()[1:]] == numbers["accuracy"]
-    low, high = interval.split()[2].split("-")
+    low, high = interval.split()[-2].split("-")
     assert [float(low), float(high)] == pytest.approx([100 * end for end in numbers["interval"][0]], abs=0.05)
-    assert not list(tmp_path.rglob("*.part")) and [path.name for path in run.iterdir()] == ["ckpt.pt"]
+    far_to_near = [float(share) for share in depths.split()[-1].split("/")]
+    assert far_to_near == pytest.approx([100 * share for share in thirds[1]], abs=0.5)
+    assert [float(cell) for cell in reach.split()[-2:]] == pytest.approx(numbers["reach"], abs=0.5)
 
 
-def test_default_lengths_hold_a_prompt_and_fit_the_terminal(run, tmp_path, monkeypatch, capsys):
+def test_the_columns_of_a_sighted_model(run, monkeypatch, tmp_path, capsys):
+    """Far keys alone are found: they stand first, in the table and in the file."""
+    encoding = get_encoding("bytes")
+    load_checkpoint = passkey.load_checkpoint
+
+    def load_oracle(*args):
+        model, checkpoint = load_checkpoint(*args)
+        oracle = Oracle(encoding, sight=0.5)
+        oracle.config = model.config
+        return oracle, checkpoint
+
+    monkeypatch.setattr(passkey, "load_checkpoint", load_oracle)
+    call(monkeypatch, passkey, run, "--trials", 30, "--lengths", 400, "--json", tmp_path / "out.json")
+    (numbers,) = read_json(tmp_path / "out.json")["results"]
+    assert numbers["thirds"][0][0] == 1 and numbers["thirds"][0][2] == 0
+    assert numbers["by_depth"][0][:3] == [1, 1, 1] and numbers["by_depth"][0][-3:] == [0, 0, 0]
+    assert re.search(r" 100/\d\d/0$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_default_lengths_hold_a_prompt(run, monkeypatch, capsys):
+    call(monkeypatch, passkey, run, "--trials", 10)
+    header = capsys.readouterr().out.splitlines()[0].split()
+    lengths = [int(cell) for cell in header if cell.isdigit()]
+    assert lengths[-5:] == [128, 256, 512, 1024, 2048]
+    assert min(lengths) >= passkey.shortest(get_encoding("bytes"))  # half of 128 holds none
+
+
+def test_a_failing_run_leaves_the_numbers_before_it(run, trained, corpus, tmp_path, monkeypatch, capsys):
+    broken = write_run(tmp_path / "broken", trained[0], corpus, iter="many")
+    options = ("--trials", 10, "--lengths", 120, "--json", tmp_path / "out.json")
+    assert str(broken) in fails(capsys, lambda: call(monkeypatch, passkey, run, broken, *options))
+    (numbers,) = read_json(tmp_path / "out.json")["results"]
+    assert numbers["checkpoint"] == str(run)
+
+
+def test_logn_scale_reaches_the_model(run, monkeypatch, tmp_path):
+    strengths = []
+    evaluate = passkey.evaluate
+
+    def record(model, *args):
+        strengths.append([block.attn.config.logn_scale for block in model.blocks])
+        return evaluate(model, *args)
+
+    monkeypatch.setattr(passkey, "evaluate", record)
+    options = ("--logn_scale", 0.5, "--trials", 10, "--lengths", 120, "--json", tmp_path / "out.json")
+    call(monkeypatch, passkey, run, *options)
+    assert strengths == [[0.5]]
+    assert read_json(tmp_path / "out.json")["results"][0]["config"]["logn_scale"] == 0.5
+
+
+def test_a_length_too_short_is_one_line(run, monkeypatch, capsys):
+    assert "116" in fails(capsys, lambda: call(monkeypatch, passkey, run, "--lengths", 100))
+
+
+def test_the_picture_shows_far_keys_on_top():
     pytest.importorskip("matplotlib")
-    call(monkeypatch, run, "--trials", 3, "--plot", tmp_path / "out.png")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["passkey", "128", "256", "512", "1024", "2048"]  # half of 128 holds none
-    assert max(map(len, lines)) <= 80
-    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    "arguments, says",
-    [
-        (["--lengths", "100"], "116"),
-        (["--trials", "0"], "--trials"),
-        (["--seed", "-1"], "--seed"),
-        (["nowhere"], "nowhere"),
-    ],
-)
-def test_errors_are_one_line(run, monkeypatch, arguments, says):
-    with pytest.raises(SystemExit) as stop:
-        call(monkeypatch, run, *arguments)
-    assert str(stop.value).startswith("error: ") and says in str(stop.value) and "\n" not in str(stop.value)
+    by_depth = np.linspace(0, 1, 20).reshape(2, 10).tolist()
+    runs = [{"checkpoint": f"out/{name}", "by_depth": by_depth} for name in "ab"]
+    *panels, _ = passkey.draw([120, 240], runs).axes  # the last is the colour bar
+    assert [axes.get_title() for axes in panels] == ["a", "b"]
+    for axes in panels:
+        (image,) = axes.images
+        assert np.array_equal(image.get_array(), np.transpose(by_depth))  # a row a depth, a column a length
+        assert image.get_clim() == (0, 1) and image.origin == "upper"
+        bottom, top = axes.get_ylim()
+        assert bottom > top
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["120", "240"]
