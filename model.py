@@ -13,8 +13,8 @@ Names here and symbols in the paper:
 
     block_size               N     the training length, in tokens
     head_dim                 M     dimensions of q and k in one head; RoPE turns them in M / 2 pairs
-    frequencies              ω_m   the angle by which pair m turns from one position to the next, in radians
-    2π / block_size          ω_l   the floor: a slower frequency never completes a turn in training
+    frequencies              ω     angles from one position to the next, in radians; pair m has its own, ω_m
+    2π / block_size          ω_l   the floor: a frequency below it makes less than one turn in N tokens
     fope_dim                 D     RoPE's formula with dimension D gives the bank {ω}: D / 2 frequencies
     cos_coef, sin_coef       a_ω   the coefficients of the series (Eq. 11), the 1 of the dominant ω_m included
     fope_sigma               σ     their scale
@@ -32,6 +32,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
 @dataclass
 class GPTConfig:
     vocab_size: int = 50304  # GPT-2's 50257 rounded up to a multiple of 64, which is faster
@@ -47,27 +52,29 @@ class GPTConfig:
     fope_init: str = "xavier"  # "xavier": gain σ, as the released code; "normal": N(0, σ), as the text
     fope_series: bool = True  # FS: each dimension a Fourier series; False: one frequency each
     fope_clip: bool = True  # CF: frequencies under the floor 2π/N become zero
-    yarn_scale: float = 1.0  # YaRN: stretch the frequencies to this multiple of the length; 1: off
-    yarn_length: int = 0  # the length that YaRN stretches; 0: block_size
+    yarn_scale: float = 1.0  # YaRN: slow frequencies down for a context so many times as long; 1: off
+    yarn_length: int = 0  # the context length before YaRN; 0: block_size
     qk_norm: bool = False  # q and k to mean 0 and variance 1 in each head, before positions are written in
-    logn_scale: float = 0.0  # strength a: past N, queries times 1 + a (ln n / ln N - 1); 0: off
-    logn_train: bool = False  # queries times ln n / ln N at every position, in training too
+    logn_scale: float = 0.0  # a: queries that see n > N keys times 1 + a (ln n / ln N - 1); 0: off
+    logn_train: bool = False  # queries that see n keys times ln n / ln N, everywhere, in training too
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             fits = type(value) is field.type or (field.type is float and type(value) is int)
             require(fits, f"{field.name} must be of type {field.type.__name__}, not {value!r}")
-        self.check_range("vocab_size n_layer n_head n_embd yarn_scale", least=1)
-        self.check_range("block_size rope_theta", least=2)
+        self.check_range("vocab_size n_head n_embd yarn_scale", least=1)
+        self.check_range("n_layer", least=1, below=10_000)
+        self.check_range("block_size", least=8)
+        self.check_range("rope_theta", least=2)
         self.check_range("fope_sigma fope_dim yarn_length logn_scale", least=0)
         self.check_range("dropout", least=0, below=1)
         self.check_choice("fope_init", ["xavier", "normal"])
         self.check_choice("pos", POSITIONS)
         require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must be a multiple of n_head")
 
-    def check_range(self, names: str, least: float, below: float = 2**53) -> None:
-        """ValueError if one of these is not in [least, below). Integers below 2^53 are exact as floats."""
+    def check_range(self, names: str, least: float, below: float = math.inf) -> None:
+        """ValueError unless each of these settings is in [least, below)."""
         for name in names.split():
             value = getattr(self, name)
             fits = least <= value < below  # false for nan
@@ -82,14 +89,9 @@ class GPTConfig:
         return self.n_embd // self.n_head
 
 
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
 # ---------------------------------------------------------------------------------------------------------
-# Position encodings. Attention asks an encoding for two things: to write positions into q and k, and for a
-# bias on the scores. A new encoding is a subclass that overrides one of the two and a line in POSITIONS.
+# Position encodings. Attention calls two methods of an encoding: encode() writes positions into q and k, and
+# bias() is added to the scores. A new encoding is a subclass that overrides one, and a line in POSITIONS.
 
 
 class NoPE(nn.Module):
@@ -102,14 +104,14 @@ class NoPE(nn.Module):
     def encode(self, q: Tensor, k: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Writes the positions start, start + 1, ... into queries and keys, each (B, H, T, head_dim).
 
-        What comes back may have more features than head_dim, the same number in q and k.
+        q and k may come back with more features than head_dim, as many in one as in the other.
         """
         return q, k
 
     def bias(self, q_len: int, k_len: int) -> Tensor | None:
-        """Added to the scores: float32, (H, q_len, k_len); the queries are the last q_len of k_len positions.
+        """Added to the scores: float32, (H, q_len, k_len); the queries are the last q_len of k_len tokens.
 
-        It costs a q_len x k_len matrix, which `encode` does not: for what cannot be written into q and k.
+        For what encode() cannot express, as a learned bias, since it takes a q_len x k_len matrix.
         """
         return None
 
@@ -117,14 +119,15 @@ class NoPE(nn.Module):
 class ALiBi(NoPE):
     """Attention with linear biases (arXiv 2108.12409): score += -m_h (i - j) for query i and key j.
 
-    m (j - i) is itself a dot product, so it is written into eight more features of q and k and needs no
-    bias matrix:
+    -m (i - j) is the dot product [m, i] · [j, -m]. So it is written into more features of q and k, and there
+    is no matrix of biases. Attention may run in bfloat16, whose numbers have 8 bits. Therefore a position is
+    split into a multiple of 256 and the rest, i = i_256 + i_1, both exact up to 65,535:
 
-        [m, m, i_256, i_1] · [j_256, j_1, -m, -m]    with i = i_256 + i_1, a multiple of 256 and the rest
+        [m, m, i_256, i_1] · [j_256, j_1, -m, -m]
 
-    Bfloat16 holds 8 bits. i_256 and i_1 fit up to position 65,535; m does not, so it is split into two
-    numbers that do, which doubles the four features. Each product is then exact; only their sum is rounded,
-    in float32.
+    and m, too, into its bfloat16 value and what that leaves, with these four features for each.
+    Against the formula in float64 the output is off by its own rounding in half precision, and in float32 by
+    1e-4 at 4,096 keys and 2e-3 at 65,536. From there on float16 overflows.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -136,11 +139,10 @@ class ALiBi(NoPE):
 
     @staticmethod
     def make_slopes(n_head: int) -> Tensor:
-        """m_h = 2^(-8h/H), h = 1..H; between powers of two, every other slope of twice the power fills up."""
+        """m_h = 2^(-8h/H) for h = 1..H; for an H between powers of two, the h = 1/2, 3/2, ... fill up."""
         power = 2 ** int(math.log2(n_head))
-        slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
-        slopes += [2 ** (-8 * h / (2 * power)) for h in range(1, 2 * power, 2)]
-        return torch.tensor(slopes[:n_head])
+        h = torch.cat((torch.arange(1, power + 1), torch.arange(0.5, power)))
+        return 2 ** (-8 * h[:n_head] / power)
 
     def encode(self, q, k, start):
         B, H, T, _ = q.shape
@@ -161,11 +163,11 @@ class RoPE(NoPE):
     def __init__(self, config: GPTConfig, dim: int = 0) -> None:
         super().__init__(config)
         require(config.head_dim % 2 == 0, f"head_dim, n_embd / n_head, must be even, not {config.head_dim}")
-        self.dim = dim or config.head_dim  # of the formula that makes the frequencies
+        self.dim = dim or config.head_dim  # M, or FoPE's D, in θ^(-2m/M)
         frequencies = self.make_frequencies()
         if config.yarn_scale > 1:
             frequencies = yarn(frequencies, self.dim, config)
-        # YaRN's temperature: a longer context dilutes attention, so cosine and sine sharpen it by one factor.
+        # YaRN also sharpens attention: cosine and sine, and so q and k, are scaled by this factor.
         self.temperature = 0.1 * math.log(config.yarn_scale) + 1
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -193,7 +195,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class RoPEA(RoPE):
-    """RoPE-A (Table 1): every frequency moves to the nearest 2πk/N, k >= 1: whole turns in training."""
+    """RoPE-A (Table 1): each frequency becomes the nearest 2πk/N, k >= 1, and makes whole turns in N."""
 
     def make_frequencies(self) -> Tensor:
         grid = 2 * math.pi / self.config.block_size
@@ -204,34 +206,35 @@ class RoPEA(RoPE):
 class FoPE(RoPE):
     """Fourier position embedding: each dimension a Fourier series, frequencies under the floor zero (Eq. 13).
 
-    The text draws the coefficients from N(0, σ); the released code uses Xavier-normal with gain σ, many
-    times smaller, and so does the default here. Each layer and head draws its own, for cosine and sine
-    apart. They are not trained; a checkpoint keeps them, since other coefficients would be another model.
+    The paper's text draws the coefficients from N(0, σ), its released code from Xavier-normal with gain σ, a
+    much smaller spread and the default here. Each layer and head has its own, for cosine and sine apart. They
+    are not trained; a checkpoint keeps them, since other coefficients would be another model.
     """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config, config.fope_dim)
         require(self.dim % config.head_dim == 0, f"fope_dim {self.dim} must be a multiple of head_dim")
         stride = self.dim // config.head_dim
-        # A row for each frequency ω of the bank, a column for each pair m of dimensions that turns. The 1
-        # of Eq. 11 stands where ω is the pair's own, dominant ω_m. Of four frequencies kept,
-        #                 1 0 0 0                                     1 0
-        #     with D = M  0 1 0 0   and with D = 2M, where RoPE's     0 0
-        #                 0 0 1 0   are every second of the bank,     0 1
-        #                 0 0 0 1                                     0 0
+        # A row for each frequency ω of the bank, a column for each pair m that turns; the 1 of Eq. 11 stands
+        # where ω is the pair's own ω_m. With D = M that is the identity, as on the left for four frequencies.
+        # With D = 2M only every second ω is one of RoPE's, so every second column is left:
+        #     1 0 0 0          1 0
+        #     0 1 0 0          0 0
+        #     0 0 1 0          0 1
+        #     0 0 0 1          0 0
         dominant = torch.eye(len(self.frequencies))[:, ::stride]
         sources, outputs = dominant.shape
         std = config.fope_sigma if config.fope_series else 0.0
         if config.fope_init == "xavier":
             fan_in = sources * outputs  # as PyTorch counts them for a tensor (n_head, sources, outputs)
             fan_out = config.n_head * outputs
-            std = std * math.sqrt(2 / max(fan_in + fan_out, 1))
+            std = std * math.sqrt(2 / (fan_in + fan_out))
         noise = std * torch.randn(2, config.n_head, sources, outputs)
         self.register_buffer("cos_coef", dominant + noise[0])
         self.register_buffer("sin_coef", dominant + noise[1])
 
     def make_frequencies(self) -> Tensor:
-        """RoPE's, without those under the floor: deleted here, padded with frequency zero in `table`."""
+        """RoPE's from the floor up: those below are deleted here, and `table` pads with frequency zero."""
         frequencies = super().make_frequencies()
         if self.config.fope_clip:
             frequencies = frequencies[frequencies >= 2 * math.pi / self.config.block_size]
@@ -240,28 +243,26 @@ class FoPE(RoPE):
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Σ a_ω cos ωn and Σ a_ω sin ωn at positions n (T,): float32, each (H, T, head_dim / 2)."""
         cos, sin = super().table(positions)  # (T, sources)
-        with torch.autocast(positions.device.type, enabled=False):  # bfloat16 would spoil the positions
+        with torch.autocast(positions.device.type, enabled=False):  # keeps these products in float32
             cos = cos @ self.cos_coef  # (H, T, outputs)
             sin = sin @ self.sin_coef
         # The deleted frequencies are zero: cosine 1, sine 0 (Eq. 13; the released code pads both with 1).
         clipped = self.config.head_dim // 2 - cos.size(-1)
-        cos = F.pad(cos, (0, clipped), value=self.temperature)
-        sin = F.pad(sin, (0, clipped), value=0.0)
-        return cos, sin
+        return F.pad(cos, (0, clipped), value=self.temperature), F.pad(sin, (0, clipped))
 
 
 POSITIONS = {"nope": NoPE, "alibi": ALiBi, "rope": RoPE, "rope_a": RoPEA, "fope": FoPE}
 
 
 def yarn(frequencies: Tensor, dim: int, config: GPTConfig) -> Tensor:
-    """YaRN (arXiv 2309.00071, section 3.2): the slow ones of RoPE's or FoPE's frequencies slow down further.
+    """YaRN (arXiv 2309.00071, section 3.2): slows down the frequencies that are slow already.
 
-    Those with over 32 turns in the original length stay, those with under 1 are divided by it, and between
-    them is a ramp over their index in the list. dim is that of the formula that made the frequencies.
+    Those with over 32 turns in the original length stay, those with under 1 are divided by yarn_scale, and
+    between them lies a ramp over the index m. dim is M, or FoPE's D, in θ^(-2m/M).
     """
     length = config.yarn_length or config.block_size
 
-    def index(turns: int) -> float:  # of the frequency that makes so many turns in the original length
+    def index(turns: int) -> float:  # m of the frequency that makes so many turns in the original length
         return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(config.rope_theta))
 
     low = max(math.floor(index(32)), 0)
@@ -283,13 +284,13 @@ def attention(q, k, v, bias=None, dropout=0.0):
     q_len, k_len = q.size(-2), k.size(-2)
     head_dim = v.size(-1)
     mask = None
-    is_causal = False
-    if bias is None and q_len == k_len:
-        is_causal = True
-    elif bias is not None or q_len > 1:  # after a cache, is_causal would align its mask to the wrong corner
+    if bias is not None or 1 < q_len < k_len:  # after a cache, is_causal would line up with the first keys
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
-        if bias is not None:
-            mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # 3-D, it would be slow on CPUs
+    if bias is not None:
+        mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # (1, H, q_len, k_len): fast on CPUs
+    is_causal = False
+    if mask is None and q_len > 1:  # an `if`, since to torch.compile q_len > 1 may be a symbol and no bool
+        is_causal = True
     extra = q.size(-1) - head_dim
     if extra > 0:
         v = F.pad(v, (0, extra))  # the fast kernels want q, k and v equally wide
@@ -329,23 +330,19 @@ class CausalSelfAttention(nn.Module):
             q = self.scale_queries(q, past)
         q, k = self.pos.encode(q, k, past)
 
+        if cache:
+            k = torch.cat((cache["k"], k), dim=2)
+            v = torch.cat((cache["v"], v), dim=2)
         if cache is not None:
-            if past > 0:
-                k = torch.cat((cache["k"], k), dim=2)
-                v = torch.cat((cache["v"], v), dim=2)
-            cache["k"] = k
-            cache["v"] = v
+            cache.update(k=k, v=v)
         bias = self.pos.bias(T, k.size(2))
-        dropout = config.dropout if self.training else 0.0
-        y = attention(q, k, v, bias, dropout)  # (B, H, T, head_dim)
-        y = y.transpose(1, 2).reshape(B, T, C)
-        return F.dropout(self.c_proj(y), dropout)
+        y = attention(q, k, v, bias, config.dropout if self.training else 0.0)  # (B, H, T, head_dim)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
     def scale_queries(self, q: Tensor, past: int) -> Tensor:
-        """Softmax over n keys dilutes what one of them gets, about as ln n (arXiv 2202.12172, 2501.19399).
+        """Softmax over n keys gives one of them about 1/n; scores that grow as ln n make up for it.
 
-        Against it, a query that sees n keys is scaled up, past N alone (logn_scale) or everywhere
-        (logn_train).
+        (arXiv 2202.12172, 2501.19399.) So a query that sees n keys is scaled up, beyond N or everywhere.
         """
         n = torch.arange(past + 1, past + q.size(2) + 1, device=q.device)[:, None]  # (T, 1)
         ratio = n.log() / math.log(self.config.block_size)  # ln n / ln N: 1 at the training length
@@ -360,14 +357,12 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.config = config
         self.c_fc = linear(config.n_embd, 8 * config.n_embd)
         self.c_proj = linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         up, gate = self.c_fc(x).chunk(2, dim=-1)
-        y = self.c_proj(F.silu(gate) * up)
-        return F.dropout(y, self.config.dropout, self.training)
+        return self.c_proj(F.silu(gate) * up)
 
 
 class Block(nn.Module):
@@ -377,10 +372,11 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config)
         self.norm_2 = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: dict | None = None) -> Tensor:
-        x = x + self.attn(self.norm_1(x), cache)
-        x = x + self.mlp(self.norm_2(x))
+        x = x + self.dropout(self.attn(self.norm_1(x), cache))
+        x = x + self.dropout(self.mlp(self.norm_2(x)))
         return x
 
 
@@ -402,8 +398,7 @@ class GPT(nn.Module):
         """What lm_head turns into logits: (B, T, n_embd) for tokens idx (B, T).
 
         With a cache (one dict a layer, empty at first), idx holds only the tokens that follow the cached
-        ones. ValueError for a model cast to half precision, in which the positions 8190 and 8191 would be
-        the same.
+        ones. ValueError for a model cast to half precision, whose frequencies would misplace far tokens.
         """
         half = self.wte.weight.dtype in (torch.bfloat16, torch.float16)
         require(not half, "positions need float32: leave the model as it is and run it under model.autocast")
@@ -413,11 +408,11 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None):
-        """Tokens idx (B, T) and, to train, targets (B, T), the tokens that follow, to logits and loss.
+        """Logits (B, T, vocab_size) and loss for tokens idx (B, T) and targets (B, T), what follows each.
 
-        Without targets only the last position's logits are computed: (B, 1, vocab_size), None. A target -1
-        does not count; each row needs one that does. Every row weighs the same, however many of its targets
-        count: the loss is the mean over rows of the mean over each row's targets.
+        Without targets: the last position's logits, (B, 1, vocab_size), and None. Targets of -1 do not count.
+        Every row weighs the same, however many of its targets count, so that the few digits of a passkey
+        weigh as much as a row of text; each row needs one that counts.
         """
         x = self.hidden(idx)
         if targets is None:
@@ -430,7 +425,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def stream(self, idx: Tensor, max_new_tokens: int, temperature=1.0, top_k=None) -> Iterator[Tensor]:
-        """Yields the next token of each row of idx (B, T), as (B, 1), one after the other.
+        """Yields the tokens that follow idx (B, T), one at a time, each (B, 1).
 
         temperature 0 takes the most likely token; top_k draws among the k most likely.
         """
@@ -459,14 +454,14 @@ class GPT(nn.Module):
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is cuda or mps if there is one, else cpu. SystemExit without it."""
+    """The device of that name, or SystemExit; "auto" is the accelerator if there is one, else the CPU."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SystemExit(f"error: device {name} is not to be had here: {reason}") from None
+        raise SystemExit(f"error: no device {name} here: {reason}") from None
     return torch.device(name)
 
 
@@ -478,19 +473,20 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     """
     if dtype == "auto":
         dtype = "float32"
-        features = getattr(torch.cpu, "get_capabilities", dict)()  # old versions of torch cannot tell
         if device.type == "cuda":
             dtype = "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
-        elif device.type == "cpu" and (features.get("amx_bf16") or features.get("avx512_bf16")):
-            dtype = "bfloat16"
+        elif device.type == "cpu":
+            features = torch.cpu.get_capabilities()
+            if features.get("amx_bf16") or features.get("avx512_bf16"):
+                dtype = "bfloat16"
     return torch.autocast(device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")
 
 
 def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None = None) -> tuple[GPT, dict]:
     """The model of a run's directory, ready for evaluation on the device, and its checkpoint, on the CPU.
 
-    logn_scale takes the place of the checkpoint's own. SystemExit for what is no checkpoint of this model.py;
-    no code in it is ever run.
+    logn_scale, if given, replaces the checkpoint's. SystemExit for what cannot be loaded; weights_only runs
+    no code that a file may hold.
     """
     path = Path(out_dir) / "ckpt.pt"
     try:
@@ -501,11 +497,12 @@ def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None
             settings["logn_scale"] = logn_scale
         model = GPT(GPTConfig(**settings))
         model.load_state_dict(checkpoint["model"])
-        require(all(weight.isfinite().all() for weight in model.parameters()), "its weights are not finite")
+        finite = all(weight.isfinite().all() for weight in checkpoint["model"].values())
+        require(finite, "its weights are not finite")
         require(type(checkpoint["iter"]) is int and checkpoint["iter"] >= 0, "it does not say its step")
         texts = (config["dataset"], meta["encoding"], meta["sha256"])
         require(all(type(text) is str for text in texts), "it does not say its corpus")
     except Exception as error:  # damaged files fail in a dozen ways
-        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        reason = " ".join(f"{type(error).__name__} {error}".split())
         raise SystemExit(f"error: cannot load {path}: {reason[:200]}") from None
     return model.to(device).eval(), checkpoint

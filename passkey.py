@@ -16,7 +16,6 @@ accuracy falls.
 
 import argparse
 import importlib.util
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +31,13 @@ FILLER = " The grass is green. The sky is blue. The sun is yellow. Here we go. T
 # The needle: a key, " 12345", stands between its parts.
 START, MIDDLE, END = " The pass key is", ". Remember it.", " is the pass key."
 QUESTION = " What is the pass key? The pass key is"
-KEYS = range(10_000, 100_000)
 BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass: what a CPU's cache holds
 
 
-@lru_cache
 def shortest(encoding: tiktoken.Encoding) -> int:
-    """The smallest length, in tokens, that holds prompt and answer of every key; there is no filler then."""
-    longest_key = max(len(encoding.encode_ordinary(f" {key}")) for key in KEYS)  # GPT-2 cuts them in 2 or 3
+    """A length, in tokens, that holds prompt and answer of every key; there is no filler then."""
     parts = [encoding.encode_ordinary(part) for part in (TASK, START, MIDDLE, END, QUESTION)]
-    return sum(len(part) for part in parts) + 3 * longest_key
+    return sum(len(part) for part in parts) + 3 * len(" 12345")  # no token is shorter than a byte
 
 
 def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
@@ -58,7 +54,7 @@ def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -
     task = encoding.encode_ordinary(TASK)
     filler = encoding.encode_ordinary(FILLER)
     question = encoding.encode_ordinary(QUESTION)
-    key = encoding.encode_ordinary(f" {rng.integers(KEYS.start, KEYS.stop)}")
+    key = encoding.encode_ordinary(f" {rng.integers(10_000, 100_000)}")
     start, middle, end = [encoding.encode_ordinary(part) for part in (START, MIDDLE, END)]
     needle = start + key + middle + key + end
     room = length - len(task + needle + question + key)

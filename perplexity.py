@@ -49,15 +49,13 @@ def token_losses(model: GPT, text: np.ndarray, length: int) -> Tensor:
     y = tokens[:, 1:].reshape(-1, length)
     batch_size = max(1, BATCH_TOKENS // length)  # chunks in one forward pass
     slice_size = max(1, MAX_LOGITS // model.config.vocab_size)  # positions whose logits are held at a time
-    losses = [torch.empty(0)]  # so that no text gives no losses
-    for i in range(0, len(x), batch_size):
-        hidden = model.hidden(x[i : i + batch_size].to(device))  # (batch_size, length, n_embd)
-        hidden = hidden.flatten(0, 1)
-        targets = y[i : i + batch_size].to(device).flatten()
-        for j in range(0, len(hidden), slice_size):
-            logits = model.lm_head(hidden[j : j + slice_size]).float()
-            loss = F.cross_entropy(logits, targets[j : j + slice_size], reduction="none")
-            losses.append(loss.cpu())
+    losses = []
+    for inputs, targets in zip(x.split(batch_size), y.split(batch_size)):
+        hidden = model.hidden(inputs.to(device)).flatten(0, 1)  # (batch_size * length, n_embd)
+        targets = targets.to(device).flatten()
+        for part, answers in zip(hidden.split(slice_size), targets.split(slice_size)):
+            logits = model.lm_head(part).float()
+            losses.append(F.cross_entropy(logits, answers, reduction="none").cpu())
     return torch.cat(losses).double().view(len(text), text.shape[1] - 1)
 
 

@@ -15,7 +15,6 @@ data/, passkey prompts from passkey.py, the validation loss from perplexity.py.
 """
 
 import argparse
-import contextlib
 import difflib
 import inspect
 import json
@@ -78,15 +77,10 @@ class TrainConfig(GPTConfig):
         super().__post_init__()
         self.check_range("batch_size gradient_accumulation_steps max_iters", least=1)
         self.check_range("eval_interval eval_tokens log_interval", least=1)
-        self.check_range("min_lr warmup_iters muon_lr_ratio weight_decay grad_clip", least=0)
-        self.check_range("learning_rate", least=1e-12)
-        self.check_range("beta1 beta2", least=0, below=1)
-        self.check_range("batch_size gradient_accumulation_steps max_iters", least=1)
-        self.check_range("eval_interval eval_tokens log_interval", least=1)
         self.check_range("learning_rate", least=1e-12)
         self.check_range("min_lr warmup_iters muon_lr_ratio weight_decay grad_clip", least=0)
         self.check_range("beta1 beta2", least=0, below=1)
-        self.check_range("seed", least=0, below=2**32)  # NumPy's stream of a larger one could be another's
+        self.check_range("seed", least=0, below=2**32)  # NumPy takes [2**32, 5] for [0, 1, 5]
         require(0 <= self.passkey_frac <= 1, f"passkey_frac must be from 0 to 1, not {self.passkey_frac}")
         self.check_choice("optimizer", ["adamw", "muon"])
         self.check_choice("dtype", ["auto", "float32", "bfloat16", "float16"])
@@ -96,22 +90,23 @@ class TrainConfig(GPTConfig):
 def parse_config(argv: list[str]) -> TrainConfig:
     """The configuration that a command line asks for: defaults, then files of assignments, then --key=value.
 
-    SystemExit, with one line, for what cannot be.
+    SystemExit, with one line, if something in it is wrong.
     """
+    # The help of a setting is the comment behind it in the dataclass.
     source = inspect.getsource(GPTConfig) + inspect.getsource(TrainConfig)
     comments = dict(re.findall(r"^    (\w+): .*  # (.*)$", source, re.MULTILINE))
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS, formatter_class=raw)
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("files", nargs="*", metavar="config/NAME.py", help="default: config/fope_tiny.py")
     settings = [field for field in fields(TrainConfig) if field.name != "vocab_size"]
     for field in settings:
-        kind = {"type": field.type}
+        options = {"type": field.type}
         if field.type is bool:
-            kind = {"type": read_bool, "nargs": "?", "const": True}  # a bare --flag is True
-        help = f"{comments[field.name]} (default: {field.default})"
-        parser.add_argument(f"--{field.name}", default=field.default, help=help, **kind)
+            options = {"type": boolean, "nargs": "?", "const": True}  # a bare --flag is True
+        text = f"{comments[field.name]} (default: {field.default})"
+        parser.add_argument(f"--{field.name}", default=field.default, help=text, **options)
 
-    # Read twice: first for the names of the files, then with what they set as defaults.
+    # Parsed twice: now for the names of the files, at the end with what they set as defaults.
     args, unknown = parser.parse_known_args(argv)
     for path in args.files or [Path(__file__).parent / "config/fope_tiny.py"]:
         try:
@@ -132,8 +127,8 @@ def parse_config(argv: list[str]) -> TrainConfig:
         raise SystemExit(f"error: {error}") from None
 
 
-def read_bool(text: str) -> bool:
-    return {"true": True, "false": False}[text.lower()]
+def boolean(text: str) -> bool:
+    return bool(["false", "true"].index(text.lower()))  # a ValueError for other text, which argparse reports
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -144,8 +139,9 @@ def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
     """Inputs and targets of some rows of a step's global batch, each (len(rows), block_size) int64.
 
     A row is a window of the corpus. With passkey_frac, some rows begin with a passkey prompt of any length
-    up to N, and only its answer counts (targets of -1 do not): five digits that weigh as much as a row of
-    text are learnt fast. Every process draws the whole global batch, and builds only its own rows.
+    up to N, and only its answer counts (the other targets are -1): the loss weighs rows alike, so that five
+    digits weigh as much as a row of text and are learnt fast. Every process draws the random numbers of the
+    whole batch and builds only its own rows.
     """
     size = config.batch_size * config.gradient_accumulation_steps  # rows of the global batch
     rng = np.random.default_rng([config.seed, step])
@@ -157,9 +153,8 @@ def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
     y = windows[:, 1:].clone()
     for i, row in enumerate(rows):
         if with_passkey[row]:
-            row_rng = np.random.default_rng(
-                [config.seed, step, row + 1]
-            )  # + 1, since zeros at the end do not count
+            # row + 1, since NumPy ignores zeros at the end of a seed.
+            row_rng = np.random.default_rng([config.seed, step, row + 1])
             length = int(row_rng.integers(passkey.shortest(encoding), config.block_size, endpoint=True))
             prompt, key = passkey.make_prompt(encoding, length, row_rng.random(), row_rng)
             x[i, :length] = torch.tensor(prompt + key)
@@ -178,26 +173,28 @@ def get_lr(config: TrainConfig, step: int) -> float:
 
 
 def make_optimizers(config: TrainConfig, model: GPT) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for what is left.
+    """AdamW for everything, or AdamW for most and Muon for the blocks' matrices; rates are set at each step.
 
-    Muon makes the update of a matrix orthogonal; "match_rms_adamw" scales it so that AdamW's rates fit.
+    Muon makes a matrix's update orthogonal; "match_rms_adamw" scales it to the size of AdamW's updates.
     """
-    matrices = [layer.weight for layer in model.blocks.modules() if isinstance(layer, torch.nn.Linear)]
-    if config.optimizer == "adamw":
-        matrices = []
-    taken = {id(matrix) for matrix in matrices}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in taken]
-    fused = others[0].device.type != "mps"
-    optimizers = [torch.optim.AdamW(others, betas=(config.beta1, config.beta2), fused=fused)]
+    matrices = []
+    others = []
+    for name, weight in model.named_parameters():
+        is_matrix = name.startswith("blocks.") and weight.ndim == 2 and ".pos." not in name
+        if is_matrix and config.optimizer == "muon":
+            matrices.append(weight)
+        else:
+            others.append(weight)
+    optimizers = [torch.optim.AdamW(others, betas=(config.beta1, config.beta2), fused=True)]
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 
 def start_from(model: GPT, config: TrainConfig) -> None:
-    """Fine-tuning: starts from the weights of the run in init_from. Another length or encoding is welcome.
+    """Fine-tuning: copies the weights of the run in init_from, whose length and encoding may differ.
 
-    FoPE at a longer length keeps more frequencies: its old coefficients keep their corner of the larger
+    At a longer length FoPE has more frequencies: the old coefficients fill the top left of the new
     matrices, the rest stays as drawn. (The paper's code restores the optimizer, too; here it starts anew.)
     """
     old_model, checkpoint = load_checkpoint(config.init_from, torch.device("cpu"))
@@ -209,40 +206,39 @@ def start_from(model: GPT, config: TrainConfig) -> None:
         names += ["fope_dim", "fope_sigma", "fope_init", "fope_series"]
     require_same(names, checkpoint["config"], asdict(config))
     for name in shared:
-        corner = [slice(min(sizes)) for sizes in zip(old[name].shape, new[name].shape)]
+        corner = tuple(slice(min(sizes)) for sizes in zip(old[name].shape, new[name].shape))
         new[name][corner] = old[name][corner]
 
 
 def require_same(names: list[str], old: dict, new: dict) -> None:
     for name in names:
-        if old.get(name) != new[name]:
-            raise SystemExit(
-                f"error: {name} was {old.get(name)!r} in the checkpoint and is now {new[name]!r}"
-            )
+        was, now = old.get(name), new[name]
+        if was != now:
+            raise SystemExit(f"error: {name} was {was!r} in the checkpoint and is now {now!r}")
 
 
 def open_run(out: Path, checkpoint: dict | None):
-    """The run's log, open and locked, in its directory: a second process on the same directory ends here."""
+    """Opens the run's log and locks it, so that a second process on the same directory ends here."""
     try:
-        out.mkdir(parents=True, exist_ok=checkpoint is not None)
+        out.mkdir(parents=True, exist_ok=True)
         log = (out / "log.jsonl").open("a")
         if fcntl:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however it does
-    except FileExistsError:
-        raise SystemExit(f"error: {out} is there; --resume goes on with it, --name=... is another") from None
-    except BlockingIOError:
-        raise SystemExit(f"error: another process is training in {out}") from None
     except OSError as error:
-        raise SystemExit(f"error: cannot write to {out}: {error}") from None
+        raise SystemExit(f"error: cannot write to {out}, or another process does: {error}") from None
+    kept = 0
     if checkpoint:  # what was logged after the checkpoint will be logged again
-        log.truncate(min(checkpoint["log_size"], (out / "log.jsonl").stat().st_size))
+        kept = min(checkpoint["log_size"], os.path.getsize(log.name))
+    elif (out / "ckpt.pt").exists():
+        raise SystemExit(f"error: {out} holds a run; --resume goes on with it, --name=... is another")
+    log.truncate(kept)
     return log
 
 
-def sum_over_processes(x: torch.Tensor) -> torch.Tensor:
+def sum_over_processes(x: torch.Tensor) -> float:
     if dist.is_initialized():
         dist.all_reduce(x)
-    return x
+    return x.item()
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -253,10 +249,9 @@ def train(config: TrainConfig) -> None:
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     main_process = rank == 0
-    device_name = config.device
-    if world_size > 1 and device_name in ("auto", "cuda") and torch.cuda.is_available():
-        device_name = f"cuda:{os.environ['LOCAL_RANK']}"
-    device = pick_device(device_name)
+    device = pick_device(config.device)
+    if world_size > 1 and device.type == "cuda":  # with several GPUs, each process takes its own
+        device = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size > 1:
@@ -275,13 +270,14 @@ def train(config: TrainConfig) -> None:
     val_tokens = data.load_tokens(config.dataset, "val")
     encoding = data.get_encoding(meta["encoding"])
     config.vocab_size = math.ceil(meta["vocab_size"] / 64) * 64
-    stretch = 4 * config.block_size  # the validation loss is also taken at 4N, of the same text
+    stretch = 4 * config.block_size  # validation text comes in pieces of 4N, which are scored at N and at 4N
     if len(train_tokens) <= config.block_size or len(val_tokens) <= stretch:
         raise SystemExit(f"error: {config.dataset} is too short for block_size {config.block_size}")
     if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
         raise SystemExit(f"error: a passkey prompt needs a block_size of {passkey.shortest(encoding)}")
     count = max(min(config.eval_tokens, len(val_tokens) - 1) // stretch, 1)
-    val_text = val_tokens[perplexity.spread(len(val_tokens), count, stretch)[rank::world_size]]
+    positions = perplexity.spread(len(val_tokens), count, stretch)
+    val_text = val_tokens[positions[rank::world_size]]  # this process's share
 
     # The model, the optimizers
     torch.manual_seed(config.seed)
@@ -295,8 +291,8 @@ def train(config: TrainConfig) -> None:
             require_same(["sha256"], checkpoint["meta"], meta)  # of the corpus
         else:
             model = GPT(config).to(device)
-        if config.init_from and not config.resume:
-            start_from(model, config)
+            if config.init_from:
+                start_from(model, config)
         optimizers = make_optimizers(config, model)
         context = autocast(device, config.dtype)
         scaler = torch.amp.GradScaler(device.type, enabled=context.fast_dtype == torch.float16)
@@ -304,7 +300,11 @@ def train(config: TrainConfig) -> None:
             for optimizer, state in zip(optimizers, checkpoint["optimizers"]):
                 optimizer.load_state_dict(state)
             scaler.load_state_dict(checkpoint["scaler"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        RuntimeError,
+    ) as error:  # of settings, of the checkpoint, of too little memory
         raise SystemExit(f"error: cannot make or resume this model: {type(error).__name__} {error}") from None
     start = checkpoint["iter"] if checkpoint else 0
     model.train()
@@ -318,23 +318,21 @@ def train(config: TrainConfig) -> None:
         log = open_run(out, checkpoint)
         data.write_json(out / "config.json", asdict(config))
         size = f"{model.num_params() / 1e6:.2f}M parameters, {meta['train_tokens'] / 1e6:.1f}M tokens"
-        print(
-            f"{out}: {size}, {world_size} x {device}, {context.fast_dtype}; first an evaluation", flush=True
-        )
-    show_bar = main_process and sys.stderr.isatty()
-    bar = tqdm(total=config.max_iters, initial=start, unit="step", disable=not show_bar)
+        print(f"{out}: {size}, {world_size} x {device}, {context.fast_dtype}", flush=True)
+    hide_bar = None if main_process else True  # None: where the output is no terminal
+    bar = tqdm(total=config.max_iters, initial=start, unit="step", disable=hide_bar)
 
     def report(entry: dict) -> None:
-        text = ", ".join(f"{key} {value:,.5g}" for key, value in entry.items())
-        if not all(math.isfinite(value) for value in entry.values()):
-            raise SystemExit(f"error: the loss is not finite ({text}); {out} keeps its last good checkpoint")
+        text = ", ".join(f"{key} {value:,.6g}" for key, value in entry.items())
+        if not math.isfinite(sum(entry.values())):
+            raise SystemExit(f"error: the loss is not finite ({text}); the last checkpoint stays as it is")
         if main_process:
             log.write(json.dumps(entry) + "\n")
             log.flush()
             tqdm.write(text)
 
     # The loop
-    saved = start if checkpoint else -1  # the step of the last checkpoint
+    saved = start if checkpoint else -1  # the step of the last checkpoint, which is not evaluated again
     tokens_per_step = config.batch_size * config.gradient_accumulation_steps * config.block_size
     clock = time.perf_counter()
     clock_step = start
@@ -347,8 +345,8 @@ def train(config: TrainConfig) -> None:
                 for key, length in (("val_loss", config.block_size), ("val_loss_4x", stretch)):
                     with context:
                         losses = perplexity.token_losses(model, val_text, length)
-                    total = sum_over_processes(torch.tensor([losses.sum(), losses.numel()], device=device))
-                    entry[key] = (total[0] / total[1]).item()
+                    total = sum_over_processes(losses.sum().float().to(device))
+                    entry[key] = total / (count * stretch)
                 model.train()
                 report(entry)
                 if main_process:
@@ -369,7 +367,9 @@ def train(config: TrainConfig) -> None:
                 break
 
             lr = get_lr(config, step)
-            for optimizer, ratio in zip(optimizers, (1, config.muon_lr_ratio)):
+            for optimizer, ratio in zip(
+                optimizers, (1, config.muon_lr_ratio)
+            ):  # the second is Muon, if there
                 for group in optimizer.param_groups:
                     group.update(lr=lr * ratio, weight_decay=config.weight_decay)
             torch.manual_seed(hash((config.seed, step, rank)))  # dropout, too, is a function of (seed, step)
@@ -383,28 +383,28 @@ def train(config: TrainConfig) -> None:
                     y = y.pin_memory()
                 x = x.to(device, non_blocking=True)
                 y = y.to(device, non_blocking=True)
-                sync = contextlib.nullcontext()
-                if world_size > 1 and micro < micro_steps - 1:
-                    sync = parallel.no_sync()  # gradients are averaged over the processes once a step
-                with sync, context:
+                # Gradients are averaged over the processes once a step.
+                parallel.require_backward_grad_sync = micro == micro_steps - 1
+                with context:
                     loss = parallel(x, y)[1] / micro_steps
                 scaler.scale(loss).backward()
                 step_loss += loss.detach()
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
-            if config.grad_clip > 0:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-            for optimizer in optimizers:
-                scaler.step(optimizer)
+            largest = config.grad_clip or math.inf
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+            if not scaler.is_enabled() or norm.isfinite():  # in float16 a step may overflow, and is left out
+                for optimizer in optimizers:
+                    scaler.step(optimizer)
             scaler.update()
             model.zero_grad()
 
             if step % config.log_interval == 0:
-                loss = sum_over_processes(step_loss).item() / world_size
+                mean_loss = sum_over_processes(step_loss) / world_size
                 now = time.perf_counter()
                 steps = step + 1 - clock_step
                 speed = steps * tokens_per_step / (now - clock)
-                report({"iter": step, "loss": loss, "lr": lr, "tokens_per_s": speed})
+                report({"iter": step, "loss": mean_loss, "lr": lr, "tokens_per_s": speed})
                 clock = now
                 clock_step = step + 1
             bar.update()
@@ -413,7 +413,7 @@ def train(config: TrainConfig) -> None:
         raise SystemExit(f"interrupted at iter {step}; {again}") from None
     finally:
         bar.close()
-        parallel = None  # it must be gone before the processes part, or one of them may wait forever
+        parallel = None  # freed before the process group is, or a process may hang
         if world_size > 1:
             dist.destroy_process_group()
 

@@ -1,48 +1,76 @@
 """
-Perplexity by context length when a token sees only the last N keys: are far keys what a model cannot read?
+Perplexity when a token sees only the last N keys: are the far keys what a model cannot read?
 
-    python -m analysis.window out/fope_tiny out/rope_tiny --tokens 32768
+    python -m analysis.window out/fope_tiny out/rope_tiny
 
-(From the repository's root; -m puts it on Python's path.) Options and table are those of perplexity.py. Where a model
-is better with the window, what it loses past N comes from keys further back than it was trained on; where it is worse,
-it makes use of them. The window is the cheapest repair of perplexity past N, and finds no passkey further back than
-itself: a flat perplexity alone does not tell that a model reads what lies there.
+Where a model does better with the window, what it loses past N comes from keys further back than N; where it
+does worse, it makes use of them. The window repairs perplexity past N for any encoding, and finds no passkey
+further back than itself: a flat perplexity does not tell that a model reads what lies there.
 """
 
 import argparse
 import math
+from pathlib import Path
 
 import torch
 
+import data
 import perplexity
-from model import GPT, NoPE
+from model import NoPE, autocast, load_checkpoint, pick_device
 
 
-def look_back(pos: NoPE, window: int, device: torch.device | None = None) -> None:
-    """Adds -inf to an encoding's bias for keys `window` or more tokens before the query."""
-    inner = pos.bias
+def hide_far_keys(pos: NoPE, window: int, device: torch.device) -> None:
+    """From now on, this encoding lets each query see only the last `window` keys, its own included."""
+    own_bias = pos.bias
 
     def bias(q_len: int, k_len: int) -> torch.Tensor:
-        own, keys = inner(q_len, k_len), torch.arange(k_len, device=device)
-        far = keys[k_len - q_len :, None] - keys >= window
-        mask = torch.zeros(far.shape, device=device).masked_fill(far, -math.inf)[None]
+        keys = torch.arange(k_len, device=device)
+        queries = keys[k_len - q_len :, None]
+        far = queries - keys >= window
+        mask = torch.zeros(1, q_len, k_len, device=device).masked_fill(far, -math.inf)
+        own = own_bias(q_len, k_len)
         return mask if own is None else mask + own
 
     pos.bias = bias
 
 
-def measure(model: GPT, checkpoint: dict, args: argparse.Namespace) -> tuple[dict, dict[str, list[str]]]:
-    """As perplexity.measure, each token with the training length's keys at most."""
-    window = model.config.block_size
-    for block in model.blocks:
-        look_back(block.attn.pos, window, model.lm_head.weight.device)
-    numbers, rows = perplexity.measure(model, checkpoint, args)
-    return numbers | {"window": window}, rows
-
-
 def main() -> None:
-    perplexity.main(measure)
-    print("each token sees the last N keys, N being the run's training length; perplexity.py lets it see all")
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
+    parser.add_argument("--tokens", type=int, default=131_072, help="how many to score")
+    parser.add_argument("--json", type=data.output, help="write the numbers to this file")
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the first that is there")
+    args = parser.parse_args()
+
+    device = pick_device(args.device)
+    results = []
+    for run in args.runs:
+        model, checkpoint = load_checkpoint(run, device)
+        N = model.config.block_size
+        tokens = data.load_tokens(checkpoint["config"]["dataset"], "val")
+        count = max(args.tokens // (16 * N), 1)
+        if len(tokens) <= 16 * N:
+            raise SystemExit(f"error: the validation split of {run} is shorter than 16 N = {16 * N} tokens")
+        text = tokens[perplexity.spread(len(tokens), count, 16 * N)]
+        lengths = [N, 2 * N, 4 * N, 8 * N, 16 * N]
+        found = {"lengths": lengths, "all keys": [], "the last N": []}
+        for keys in ("all keys", "the last N"):
+            if keys == "the last N":
+                for block in model.blocks:
+                    hide_far_keys(block.attn.pos, N, device)
+            for length in lengths:
+                with autocast(device):
+                    loss = perplexity.token_losses(model, text, length).mean()
+                found[keys].append(loss.exp().item())
+        results.append(
+            {"checkpoint": run, "iter": checkpoint["iter"], "config": checkpoint["config"], **found}
+        )
+        print(f"{Path(run).name:20}", *(f"{length:>10}" for length in lengths))
+        for keys in ("all keys", "the last N"):
+            print(f"  {keys:18}", *(f"{value:10.2f}" for value in found[keys]), flush=True)
+    if args.json:
+        data.write_results(args.json, args, {}, results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every test file shares: each test starts from one seed, so that a failure returns when the test runs alone."""
+"""What every test file shares: each test starts from one seed, so that a failure returns when run alone."""
 
 import pytest
 import torch
