@@ -65,8 +65,7 @@ class GPTConfig:
             require(fits, f"{field.name} must be of type {field.type.__name__}, not {value!r}")
         self.check_range("vocab_size n_head n_embd yarn_scale", least=1)
         self.check_range("n_layer", least=1, below=10_000)
-        self.check_range("block_size", least=8)
-        self.check_range("rope_theta", least=2)
+        self.check_range("block_size rope_theta", least=2)
         self.check_range("fope_sigma fope_dim yarn_length logn_scale", least=0)
         self.check_range("dropout", least=0, below=1)
         self.check_choice("fope_init", ["xavier", "normal"])
@@ -228,7 +227,7 @@ class FoPE(RoPE):
         if config.fope_init == "xavier":
             fan_in = sources * outputs  # as PyTorch counts them for a tensor (n_head, sources, outputs)
             fan_out = config.n_head * outputs
-            std = std * math.sqrt(2 / (fan_in + fan_out))
+            std = std * math.sqrt(2 / max(fan_in + fan_out, 1))
         noise = std * torch.randn(2, config.n_head, sources, outputs)
         self.register_buffer("cos_coef", dominant + noise[0])
         self.register_buffer("sin_coef", dominant + noise[1])

@@ -87,7 +87,7 @@ def main() -> None:
             results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config, **found})
             print_heads(Path(run).name, found)
     if args.json:
-        data.write_results(args.json, args, {}, results)
+        data.write_results(args.json, args, results=results)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def main() -> None:
         for keys in ("all keys", "the last N"):
             print(f"  {keys:18}", *(f"{value:10.2f}" for value in found[keys]), flush=True)
     if args.json:
-        data.write_results(args.json, args, {}, results)
+        data.write_results(args.json, args, lengths=lengths, results=results)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,127 @@
+"""Grader of exercise 1: formulas with complex numbers in float64, and RoPE's properties."""
+
+import math
+
+import torch
+
+import model
+from assignments.checks import Part, expect, expect_close
+
+MODEL_NAMES = set()
+
+
+def frequencies(answer) -> None:
+    for head_dim, theta in ((64, 10_000.0), (2, 10_000.0), (24, 500.0), (128, 5e6)):
+        case = f"head_dim {head_dim}, θ {theta:g}"
+        pairs = torch.arange(head_dim // 2, dtype=torch.float64)
+        expected = (theta ** (-2 * pairs / head_dim)).float()
+        came = answer.frequencies(head_dim, theta)
+        if torch.is_tensor(came) and came.dim() == 1:
+            expect(
+                len(came) == head_dim // 2, f"there is one frequency a pair\nwith {case}: {len(came)} came"
+            )
+        known = {
+            "the exponent were half as large: each is the square root of what it should be": expected.sqrt(),
+            "the exponent were twice as large: each is the square of what it should be": expected.square(),
+            "they ascend: the fastest comes first": expected.flip(0),
+            "they were periods, not angles a position": 1 / expected,
+            "they were turns a position, not radians": expected / math.tau,
+            "the last pair had θ^-1 itself: the exponents go too far": theta
+            ** -torch.linspace(0, 1, head_dim // 2),
+        }
+        expect_close("frequencies", came, expected, case, atol=1e-9, known=known)
+
+
+def table(answer) -> None:
+    positions = torch.tensor([3, 0, 1, 100, 8190, 8191])
+    speeds = torch.tensor([0.9, 0.31, 0.02])
+    case = "positions [3, 0, 1, 100, 8190, 8191], frequencies [0.9, 0.31, 0.02]"
+    angles = positions.double()[:, None] * speeds.double()
+    counted = torch.arange(6).double()[:, None] * speeds.double()
+    rounded = positions.bfloat16().double()[:, None] * speeds.double()
+    for around, enabled in (("", False), (", under bfloat16 autocast", True)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            came = answer.table(positions, speeds)
+        both = isinstance(came, tuple) and len(came) == 2
+        expect(both, f"table gives two tensors, cos and sin\nwith {case}")
+        functions = {"cos": torch.cos, "sin": torch.sin}
+        for name, values in zip(functions, came):
+            function = functions[name]
+            other = functions["sin" if name == "cos" else "cos"]
+            known = {
+                "cos and sin had changed places": other(angles),
+                "the sine had the wrong sign": -function(angles),
+                "positions were ignored, and counted from 0": function(counted),
+                "positions were rounded to bfloat16, which holds 8 bits": function(rounded),
+            }
+            expected = function(angles).float()
+            expect_close(f"table, {name}{around}", values, expected, case, atol=2e-3, known=known)
+
+
+def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    half = x.size(-1) // 2
+    turned = torch.complex(x[..., :half], x[..., half:]) * torch.complex(cos, sin)
+    return torch.cat((turned.real, turned.imag), dim=-1)
+
+
+def rotate(answer) -> None:
+    x = torch.randn(2, 3, 4, 8)
+    for heads in ((), (3,)):
+        angles = 3 * torch.randn(*heads, 4, 4)
+        cos, sin = angles.cos(), angles.sin()
+        case = f"x (2, 3, 4, 8), cos and sin {tuple(cos.shape)}, all random"
+        a, b = x.chunk(2, dim=-1)
+        even, odd = x[..., ::2], x[..., 1::2]
+        between = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
+        known = {
+            "it turned clockwise": turn(x, cos, -sin),
+            "cos and sin had changed places": turn(x, sin, cos),
+            "dimension m were paired with its neighbour": between.flatten(-2),
+            "neighbours were paired, and written to the two halves": between.transpose(-1, -2).flatten(-2),
+            "nothing were subtracted: a rotation has one minus sign": torch.cat(
+                (a * cos + b * sin, b * cos + a * sin), -1
+            ),
+            "only the first half were turned": torch.cat((a * cos - b * sin, b), dim=-1),
+            "the second half used the first half's new values": torch.cat(
+                (a * cos - b * sin, b * cos + (a * cos - b * sin) * sin), dim=-1
+            ),
+            "the second half of the turned dimensions had the halves' parts mixed up": torch.cat(
+                (a * cos - b * sin, a * cos + b * sin), dim=-1
+            ),
+        }
+        copy = x.clone()
+        came = answer.rotate(copy, cos, sin)
+        expect(torch.equal(copy, x), f"rotate changed its input x: it must work on a copy\nwith {case}")
+        expect_close("rotate", came, turn(x, cos, sin), case, known=known)
+    came = answer.rotate(x.bfloat16(), cos, sin)
+    expected = turn(x.bfloat16().float(), cos, sin).bfloat16()
+    expect_close("rotate", came, expected, f"{case}; x in bfloat16", atol=0.06)
+
+
+def together(answer) -> None:
+    q, k = torch.randn(2, 1, 2, 1, 64)
+    speeds = answer.frequencies(64, 10_000.0)
+
+    def score(a: int, b: int) -> torch.Tensor:
+        turned_q = answer.rotate(q, *answer.table(torch.tensor([a]), speeds))
+        turned_k = answer.rotate(k, *answer.table(torch.tensor([b]), speeds))
+        return (turned_q * turned_k).sum(dim=-1)
+
+    expected = score(10, 3)
+    for shift in (1, 500, 4000):
+        case = f"a query at {10 + shift} and a key at {3 + shift}, against the same at 10 and 3"
+        expect_close(
+            "the score of a pair at one distance", score(10 + shift, 3 + shift), expected, case, atol=0.02
+        )
+    pos = model.RoPE(model.GPTConfig(n_head=2, n_embd=128, pos="rope"))
+    expected, _ = pos.encode(q, k, 777)
+    came = answer.rotate(q, *answer.table(torch.tensor([777]), speeds))
+    expect_close("your three functions, and RoPE of model.py", came, expected, "a query at 777", atol=2e-3)
+
+
+PARTS = [
+    Part("frequencies", 3, frequencies),
+    Part("table", 2, table),
+    Part("rotate", 3, rotate),
+    Part("together", 2, together),
+]

@@ -1,0 +1,160 @@
+"""Grader of exercise 2: against FoPE of model.py with random coefficients, and FoPE's properties."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from assignments.checks import Part, expect, expect_close
+from model import FoPE, GPTConfig, RoPE
+
+MODEL_NAMES = set()
+
+
+def keep(answer) -> None:
+    for head_dim, block_size in ((64, 512), (64, 4), (64, 100_000), (24, 100)):
+        rope = RoPE(GPTConfig(n_head=1, n_embd=head_dim, pos="rope")).frequencies
+        floor = 2 * math.pi / block_size
+        count = int((rope >= floor).sum())
+        case = f"RoPE's frequencies of head_dim {head_dim}, N {block_size}"
+        came = answer.keep(rope.clone(), block_size)
+        expect(
+            torch.is_tensor(came), f"keep: a tensor was expected, a {type(came).__name__} came\nwith {case}"
+        )
+        zeros = came.shape == rope.shape and bool((came[count:] == 0).all()) and count < len(rope)
+        expect(not zeros, f"keep: what is below the floor is to be left out, not set to zero\nwith {case}")
+        numbers = f"expected {count}, came {tuple(came.shape)}; the floor is {floor:.4g} radians a position"
+        message = f"keep: wrong number of frequencies, is the floor the right one?\nwith {case}\n{numbers}"
+        expect(came.shape == (count,), message)
+        expect_close("keep", came, rope[:count], case, atol=1e-9)
+    exact = torch.tensor([1.0, 2 * math.pi / 64, 0.01])
+    case = "a frequency equal to the floor of N = 64"
+    expect(
+        len(answer.keep(exact, 64)) == 2,
+        f"keep: a frequency equal to the floor completes a turn\nwith {case}",
+    )
+
+
+def coefficients(answer) -> None:
+    n_head, kept, sigma = 8, 40, 0.3
+    case = f"n_head {n_head}, kept {kept}, σ {sigma}"
+    one = answer.coefficients(n_head, kept, sigma)
+    two = answer.coefficients(n_head, kept, sigma)
+    expect(
+        isinstance(one, tuple) and len(one) == 2, f"coefficients gives two tensors, cos and sin\nwith {case}"
+    )
+    for name, coef in zip(("cosine", "sine"), one):
+        shape = f"expected {(n_head, kept, kept)} float32, came {getattr(coef, 'shape', type(coef))}"
+        right = torch.is_tensor(coef) and coef.shape == (n_head, kept, kept) and coef.dtype == torch.float32
+        expect(right, f"coefficients, {name}: wrong shape or type\nwith {case}\n{shape}")
+        expect(not coef.requires_grad, f"coefficients, {name}: they are never trained, but want a gradient")
+        diagonal = coef.diagonal(dim1=-2, dim2=-1)
+        others = coef[:, ~torch.eye(kept, dtype=torch.bool)]
+        means = f"mean on the diagonal: expected about 1, came {diagonal.mean():.3f}"
+        expect(
+            abs(diagonal.mean() - 1) < 0.08,
+            f"coefficients, {name}: the own frequency has weight 1\nwith {case}\n{means}",
+        )
+        message = f"mean off the diagonal: expected about 0, came {others.mean():.3f}"
+        expect(abs(others.mean()) < 0.02, f"coefficients, {name}: N(0, σ) has mean 0\nwith {case}\n{message}")
+        for place, values in (("off", others), ("on", diagonal)):
+            spread = values.std().item()
+            message = f"standard deviation {place} the diagonal: expected about {sigma}, came {spread:.3f}"
+            expect(abs(spread - sigma) < 0.06, f"coefficients, {name}: wrong scale\nwith {case}\n{message}")
+        far = (others.abs() > 2 * sigma).float().mean().item()
+        message = f"share beyond 2σ: about 4.6 % of a normal draw, came {100 * far:.1f} %"
+        expect(0.03 < far < 0.065, f"coefficients, {name}: not a normal draw\nwith {case}\n{message}")
+        different = all(not torch.equal(coef[0], coef[head]) for head in range(1, n_head))
+        expect(
+            different,
+            f"coefficients, {name}: each head draws its own, but two heads are the same\nwith {case}",
+        )
+    expect(not torch.equal(*one), f"coefficients: sine has a draw of its own, but equals cosine\nwith {case}")
+    expect(
+        not torch.equal(one[0], two[0]),
+        f"coefficients: two calls gave the same draw, as if reseeded\nwith {case}",
+    )
+    for coef in answer.coefficients(2, 5, 0.0):
+        expect_close("coefficients", coef, torch.eye(5).expand(2, 5, 5), "n_head 2, kept 5, σ 0")
+
+
+def table(answer) -> None:
+    positions = torch.tensor([7, 0, 1, 63, 64, 8190, 8191])
+    for settings in ({}, {"block_size": 4}, {"block_size": 10**6}, {"fope_dim": 64}):
+        torch.manual_seed(0)
+        options = {"n_head": 3, "n_embd": 96, "block_size": 64, "fope_init": "normal"} | settings
+        pos = FoPE(GPTConfig(**options))
+        coefs = (pos.cos_coef, pos.sin_coef)
+        angles = positions.float()[:, None] * pos.frequencies
+        waves = (angles.cos(), angles.sin())
+        expected = pos.table(positions)
+        outputs = pos.cos_coef.size(-1)
+        case = (
+            f"7 positions up to 8191, {len(pos.frequencies)} frequencies, coefficients "
+            f"{tuple(coefs[0].shape)}, 16 pairs"
+        )
+        for around, enabled in (("", False), (", under bfloat16 autocast", True)):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                came = answer.table(positions, pos.frequencies, *coefs, 16)
+            expect(
+                isinstance(came, tuple) and len(came) == 2,
+                f"table gives two tensors, cos and sin\nwith {case}",
+            )
+            for i, name in enumerate(("cos", "sin")):
+                clipped = (0, 16 - outputs)
+                pad = (1.0, 0.0)[i]
+                column_sum = coefs[i].sum(dim=-2, keepdim=True)
+                known = {
+                    "the clipped pairs had sine 1: f = 1 is a complex number": F.pad(
+                        waves[i] @ coefs[i], clipped, value=1.0
+                    ),
+                    "the clipped pairs had cosine 0": F.pad(waves[i] @ coefs[i], clipped, value=0.0),
+                    "sine used the coefficients of cosine, or cosine those of sine": F.pad(
+                        waves[i] @ coefs[1 - i], clipped, value=pad
+                    ),
+                    "the sums were divided by the sum of coefficients": F.pad(
+                        waves[i] @ (coefs[i] / column_sum), clipped, value=pad
+                    ),
+                }
+                if len(pos.frequencies) == outputs:
+                    own = waves[i] * coefs[i].diagonal(dim1=-2, dim2=-1)[:, None]
+                    known["each output had its own frequency alone, no sum"] = F.pad(own, clipped, value=pad)
+                    transposed = F.pad(waves[i] @ coefs[i].transpose(1, 2), clipped, value=pad)
+                    known["the coefficients were transposed: a row is a frequency, a column an output"] = (
+                        transposed
+                    )
+                    mixed = angles @ coefs[i]
+                    wrong = F.pad((mixed.cos(), mixed.sin())[i], clipped, value=pad)
+                    known["the angles were summed, not the waves"] = wrong
+                if enabled:
+                    what = f"table, {name}{around} (float32 is needed: positions and sums, too)"
+                else:
+                    what = f"table, {name}"
+                expect_close(what, came[i], expected[i], case, atol=5e-3, known=known)
+
+
+def properties(answer) -> None:
+    rope = RoPE(GPTConfig(n_head=2, n_embd=64, pos="rope"))
+    positions = torch.tensor([0, 5, 3000])
+    eye = torch.eye(16).expand(2, 16, 16)
+    case = "all 16 frequencies of RoPE, identity coefficients: FoPE without floor and series"
+    for name, came, expected in zip(
+        ("cos", "sin"), answer.table(positions, rope.frequencies, eye, eye, 16), rope.table(positions)
+    ):
+        expect_close(f"{name} is RoPE's", came, expected.expand(2, 3, 16), case, atol=2e-3)
+    kept = answer.keep(rope.frequencies, 64)
+    cos_coef, sin_coef = answer.coefficients(2, len(kept), 0.3)
+    cos, sin = answer.table(positions, kept, cos_coef, sin_coef, 16)
+    clipped = (cos[..., len(kept) :] == 1).all() and (sin[..., len(kept) :] == 0).all()
+    expect(bool(clipped), "your three functions: a clipped pair is turned\nwith N 64, head_dim 32, σ 0.3")
+    expected = cos_coef.sum(dim=1)
+    case = "position 0, N 64, head_dim 32, σ 0.3: every wave is 1 there"
+    expect_close("your three functions: cos", cos[:, 0, : len(kept)], expected, case)
+
+
+PARTS = [
+    Part("floor", 2, keep),
+    Part("coefficients", 4, coefficients),
+    Part("table", 4, table),
+    Part("properties", 2, properties),
+]

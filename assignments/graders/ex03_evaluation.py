@@ -1,0 +1,270 @@
+"""Grader of exercise 3: models that write down what they are given, and an encoding in which re-encoding
+goes wrong."""
+
+import math
+
+import tiktoken
+import torch
+from torch.nn import functional as F
+
+from assignments.checks import Part, expect, expect_close
+
+MODEL_NAMES = set()
+
+
+class Recorder:
+    """Called as a GPT is. Its logits depend on the token and on its place in the context."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.weights = 2 * torch.randn(vocab_size, vocab_size)
+        self.rows = []  # (inputs, targets) of every row that it was given
+
+    def __call__(self, idx, targets=None):
+        right = torch.is_tensor(idx) and idx.dim() == 2 and idx.dtype == torch.int64
+        expect(right, f"the model takes idx (B, T) int64; it was given {describe(idx)}")
+        if targets is not None:
+            right = torch.is_tensor(targets) and targets.shape == idx.shape
+            expect(
+                right,
+                f"the model takes targets of the shape of idx {tuple(idx.shape)}; came {describe(targets)}",
+            )
+        for i, row in enumerate(idx.tolist()):
+            self.rows.append((row, None if targets is None else targets[i].tolist()))
+        logits, losses = self.predict(idx, targets)
+        if targets is None:
+            return logits[:, -1:], None
+        return logits, losses.mean()
+
+    def predict(self, idx, targets):
+        places = torch.arange(idx.size(1))[:, None]
+        logits = self.weights[idx] / (
+            1 + places
+        )  # less sure with more context, so that places can be told apart
+        losses = None
+        if targets is not None:
+            losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return logits, losses
+
+
+def describe(value) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if torch.is_tensor(value) else type(value).__name__
+
+
+def perplexity(answer) -> None:
+    for size, length in ((97, 32), (96, 32), (120, 32), (129, 16), (41, 40), (12, 1)):
+        tokens = torch.randperm(150)[:size]
+        case = f"{size} tokens, length {length}"
+        model = Recorder(150)
+        came = answer.perplexity(model, tokens, length)
+
+        count = (size - 1) // length
+        starts = {token: i for i, token in enumerate(tokens.tolist())}
+        seen = set()
+        expect(bool(model.rows), f"perplexity: the model was not called\nwith {case}")
+        for row, targets in model.rows:
+            wide = f"expected {length} tokens in a row, came {len(row)}"
+            expect(
+                len(row) <= length,
+                f"perplexity: the model saw more context than `length`\nwith {case}\n{wide}",
+            )
+            start = starts[row[0]]
+            here = f"with {case}\nin the chunk that begins at token {start}"
+            expect(len(row) == length, f"perplexity: a chunk of {len(row)} tokens, not whole\n{here}")
+            whole = row == tokens[start : start + length].tolist()
+            expect(whole, f"perplexity: a chunk is not a stretch of the text\n{here}")
+            overlap = f"perplexity: chunks overlap, or one came twice\n{here}"
+            expect(not seen & set(range(start, start + length)), overlap)
+            expect(start % length == 0, f"perplexity: chunks stand side by side from token 0 on\n{here}")
+            seen |= set(range(start, start + length))
+            if targets is not None:
+                follows = tokens[start + 1 : start + length + 1].tolist()
+                shifted = f"expected {follows[:4]} ..., came {targets[:4]} ..., for inputs {row[:4]} ..."
+                expect(
+                    targets == follows,
+                    f"perplexity: a target is the token after its input\n{here}\n{shifted}",
+                )
+        number = f"expected {count * length} inputs, came {len(seen)}"
+        expect(len(seen) == count * length, f"perplexity: a chunk is missing\nwith {case}\n{number}")
+
+        x = tokens[: count * length].view(count, length)
+        y = tokens[1 : count * length + 1].view(count, length)
+        _, losses = model.predict(x, y)
+        known = {
+            "perplexities were averaged, not losses": losses.mean(dim=1).exp().mean(),
+            "every token's own perplexity were averaged": losses.exp().mean(),
+            "exp were missing: this is the loss": losses.mean(),
+            "the power were of 2; the loss is in nats": 2 ** losses.mean(),
+            "the last position of each chunk alone counted": losses[:, -1].mean().exp(),
+            "the first position of each chunk did not count": losses[:, 1:].mean().exp(),
+            "losses were added up, not averaged": losses.mean(dim=1).sum().clamp(max=700).exp(),
+        }
+        expected = losses.double().mean().exp().item()
+        expect_close("perplexity", came, expected, case, atol=1e-3 * expected, known=known)
+
+
+def toy_encoding() -> tiktoken.Encoding:
+    """Bytes, and some pairs of them: "5." is one token, so a dot changes the tokens of the key before it."""
+    ranks = {bytes([i]): i for i in range(256)}
+    for pair in (b"5.", b" 1", b"s ", b"is", b" 12", b"34", b"7.", b"e "):
+        ranks[pair] = len(ranks)
+    return tiktoken.Encoding("toy", pat_str=r"(?s).+", mergeable_ranks=ranks, special_tokens={})
+
+
+def make_prompt(answer) -> None:
+    encoding = toy_encoding()
+    filler = list(range(300, 311))  # ids that stand for nothing else
+    question = encoding.encode_ordinary(" The pass key is")
+    dot = encoding.encode_ordinary(".")
+    for key, depth, length in (
+        (" 12345", 0.0, 90),
+        (" 12345", 0.3, 100),
+        (" 98767", 0.5, 61),
+        (" 12345", 1.0, 100),
+        (" 55555", 0.77, 400),
+        (" 12345", 0.5, 2 * len(question) + 9),
+    ):
+        case = f"key {key!r}, depth {depth}, length {length}"
+        key_ids = encoding.encode_ordinary(key)
+        copy = list(filler)
+        came = answer.make_prompt(encoding, copy, key, depth, length)
+        expect(
+            isinstance(came, tuple) and len(came) == 2,
+            f"make_prompt gives two lists, prompt and answer\nwith {case}",
+        )
+        prompt, ids = came
+        expect(
+            isinstance(prompt, list) and isinstance(ids, list), f"make_prompt gives lists of ids\nwith {case}"
+        )
+        expect(copy == filler, f"make_prompt changed the filler that it was given\nwith {case}")
+        key_came = f"expected {key_ids}, came {ids}"
+        expect(
+            ids == key_ids, f"make_prompt: the answer is not the key's own tokens\nwith {case}\n{key_came}"
+        )
+        total = f"expected {length} tokens, came {len(prompt)} + {len(ids)}"
+        exact = len(prompt) + len(ids) == length
+        expect(exact, f"make_prompt: prompt and answer together are not of that length\nwith {case}\n{total}")
+        expect(
+            prompt[-len(question) :] == question,
+            f"make_prompt: the prompt does not end with the question\nwith {case}",
+        )
+        places = [i for i in range(len(prompt)) if prompt[i : i + len(key_ids)] == key_ids]
+        again = "were they encoded again, together with what stands beside them?"
+        expect(
+            bool(places),
+            f"make_prompt: the key's tokens are not in the prompt\nwith {case}: {key_ids}\n{again}",
+        )
+        expect(
+            len(places) == 1, f"make_prompt: the key stands {len(places)} times in the prompt\nwith {case}"
+        )
+        needle = question + key_ids + dot
+        around = prompt[places[0] - len(question) : places[0] + len(key_ids) + 1]
+        what = f"expected {needle[-10:]}, came {around[-10:]}, the ends of both"
+        expect(around == needle, f"make_prompt: wrong tokens around the key\nwith {case}\n{what}")
+        room = length - len(needle) - len(question) - len(key_ids)
+        cut = places[0] - len(question)
+        depths = f"expected {round(depth * room)} filler tokens before it, came {cut}"
+        expect(
+            cut == round(depth * room), f"make_prompt: the key stands at another depth\nwith {case}\n{depths}"
+        )
+        rest = prompt[:cut] + prompt[cut + len(needle) : -len(question)]
+        right = rest == (filler * length)[:room]
+        expect(
+            right,
+            f"make_prompt: the filler is not `filler`, repeated, cut, and going on after the key"
+            f"\nwith {case}",
+        )
+
+
+class Script:
+    """A model whose arg-max at each position is given; it counts its calls."""
+
+    def __init__(self, ids: list[int], guesses: list[int], case: str) -> None:
+        self.ids = ids
+        self.guesses = guesses
+        self.case = case
+        self.calls = 0
+
+    def __call__(self, idx, targets=None):
+        self.calls += 1
+        expect(self.calls == 1, f"finds_key: the model was called more than once\nwith {self.case}")
+        given = idx.tolist()
+        right = len(given) == 1 and given[0] in (self.ids, self.ids[:-1])
+        message = (
+            f"finds_key: the model is to see the prompt and the key that belongs there\nwith "
+            f"{self.case}\ncame {given}"
+        )
+        expect(right, message)
+        logits = -torch.rand(1, idx.size(1), 50)
+        for place in range(idx.size(1)):
+            logits[0, place, self.guesses[place]] = 1.0 + torch.rand(())
+        if targets is None:
+            return logits[:, -1:], None
+        return logits, logits.sum()
+
+
+def finds_key(answer) -> None:
+    prompt = [1, 2, 3, 7, 8, 9, 4, 5]
+    for key in ([7, 8, 9], [7], [6, 6, 7, 6, 6]):
+        ids = prompt + key
+        first = len(prompt) - 1  # the position that guesses the key's first token
+        right = [0] * first + key + [0]
+        late = [0] * (first + 1) + key
+        early = [0] * (first - 1) + key + [0, 0]
+        stories = {
+            "every token of the key is the arg-max in its turn, those of the prompt are not": (right, True)
+        }
+        stories["all arg-max are right, in the prompt, too"] = (ids[1:] + [0], True)
+        for wrong in range(len(key)):
+            guesses = list(right)
+            guesses[first + wrong] = 30
+            stories[f"the arg-max is the key's, but for its token {wrong}"] = (guesses, False)
+        stories["the arg-max is the key one position late, at the key's own places"] = (late, False)
+        stories["the arg-max is the key one position early"] = (early, False)
+        if len(key) > 1 and len(set(key)) > 1:
+            swapped = list(right)
+            swapped[first : first + len(key)] = key[1:] + key[:1]
+            stories["the arg-max are the key's tokens in another order"] = (swapped, False)
+        for story, (guesses, expected) in stories.items():
+            case = f"prompt {prompt}, key {key}: {story}"
+            model = Script(ids, guesses, case)
+            came = answer.finds_key(model, list(prompt), list(key))
+            expect(model.calls == 1, f"finds_key: the model was not called\nwith {case}")
+            expect(
+                isinstance(came, bool),
+                f"finds_key: a bool was expected, a {type(came).__name__} came\nwith {case}",
+            )
+            expect(came == expected, f"finds_key: expected {expected}, came {came}\nwith {case}")
+
+
+def real_model(answer) -> None:
+    """A stand-in is easily satisfied: the same with a GPT, against greedy generation and its own loss."""
+    from model import GPT, GPTConfig
+
+    model = GPT(GPTConfig(64, 16, n_layer=1, n_head=2, n_embd=32)).eval()
+    for parameter in model.parameters():
+        parameter.data *= 8
+    tokens = torch.randint(64, (70,))
+    with torch.no_grad():
+        came = answer.perplexity(model, tokens, 16)
+        chunks = tokens[:64].view(4, 16), tokens[1:65].view(4, 16)
+        expected = math.exp(model(*chunks)[1].item())
+        expect_close(
+            "perplexity of a small GPT", came, expected, "70 tokens, length 16", atol=1e-3 * expected
+        )
+        prompt = tokens[:30].tolist()
+        written = model.generate(tokens[None, :30], 4, temperature=0)[0, 30:].tolist()
+        found = answer.finds_key(model, prompt, written)
+        expect(found is True, "finds_key: a small GPT's own greedy answer is to count as found")
+        wrong = [*written[:-1], (written[-1] + 1) % 64]
+        expect(
+            answer.finds_key(model, prompt, wrong) is False,
+            "finds_key: another last token is not to count as found",
+        )
+
+
+PARTS = [
+    Part("perplexity", 4, perplexity),
+    Part("prompt", 3, make_prompt),
+    Part("one pass", 3, finds_key),
+    Part("a small GPT", 2, real_model),
+]

@@ -1,0 +1,110 @@
+"""Grader of exercise 4: the student's formulas against the frequencies that model.py keeps."""
+
+import itertools
+
+from assignments.checks import Part, Wrong, expect
+from model import FoPE, GPTConfig
+
+MODEL_NAMES = set()
+LENGTHS = (256, 512, 100, 4096, 60_000, 4)
+CASES = list(itertools.product(LENGTHS, (10_000.0, 500.0, 500_000.0), (64, 24, 2, 128)))
+
+
+def count_kept(block_size: int, rope_theta: float, head_dim: int) -> int:
+    config = GPTConfig(
+        n_head=1, n_embd=head_dim, block_size=block_size, rope_theta=rope_theta, fope_series=False
+    )
+    return len(FoPE(config).frequencies)
+
+
+def expect_whole(came, what: str, case: str) -> None:
+    whole = isinstance(came, int) and not isinstance(came, bool)
+    expect(whole, f"{what}: an int was expected, a {type(came).__name__} came\nwith {case}")
+
+
+def kept(answer) -> None:
+    for case in CASES:
+        name = "N {}, θ {:g}, head_dim {}".format(*case)
+        came = answer.kept(*case)
+        expect_whole(came, "kept", name)
+        expected = count_kept(*case)
+        pairs = case[2] // 2
+        message = f"kept: wrong number of pairs\nwith {name}\nexpected {expected}, came {came}"
+        if came > pairs:
+            message += f"\na head of {case[2]} dimensions has {pairs} pairs and no more"
+        elif came < 0:
+            message += "\na number of pairs is not negative"
+        elif came == expected - 1 or came == expected + 1:
+            message += "\none off: does pair m = 0 count, and which way do you round?"
+        expect(came == expected, message)
+
+
+def closed_form(answer) -> None:
+    head_dim = 2**40
+    try:
+        came = answer.kept(512, 10_000.0, head_dim)
+    except NotImplementedError:
+        raise
+    except (MemoryError, RuntimeError):  # NumPy's, and torch's
+        raise Wrong(
+            f"kept: closed form required, a list of head_dim {head_dim:,} does not fit in memory"
+        ) from None
+    expect_whole(came, "kept", "N 512, θ 10000, head_dim 2^40")
+    share = came / (head_dim // 2)
+    expected = 0.47772
+    message = (
+        f"kept: with N 512, θ 10000, head_dim 2^40\nexpected {expected:.4f} of all pairs, came {share:.4f}"
+    )
+    expect(abs(share - expected) < 1e-4, message)
+
+
+def undertrained(answer) -> None:
+    for case in CASES:
+        name = "N {}, θ {:g}, head_dim {}".format(*case)
+        head_dim = case[2]
+        pairs = head_dim // 2
+        first = count_kept(*case)
+        expected = [*range(first, pairs), *range(pairs + first, head_dim)]
+        came = answer.undertrained(*case)
+        expect(
+            isinstance(came, list),
+            f"undertrained: a list was expected, a {type(came).__name__} came\nwith {name}",
+        )
+        message = f"undertrained: wrong dimensions\nwith {name}"
+        message += f"\nexpected {len(expected)} of them, came {len(came)}"
+        for i, (right, wrong) in enumerate(zip(expected, came)):
+            if right != wrong:
+                message += f"; number {i} of the list: expected {right}, came {wrong}"
+                break
+        if came == [dimension + 1 for dimension in expected]:
+            message += "\nit looks as if dimensions were counted from 1"
+        elif sorted(came) == expected:
+            message += "\nthe right dimensions, but not ascending"
+        elif came == expected[: len(expected) // 2]:
+            message += "\na pair has two dimensions"
+        elif came == list(range(2 * first, head_dim)):
+            message += "\nit looks as if a pair were two neighbours"
+        expect(came == expected, message)
+
+
+def shortest_unclipped(answer) -> None:
+    for theta, head_dim in ((10_000.0, 64), (500.0, 64), (10_000.0, 128), (20_000.0, 2), (500_000.0, 128)):
+        name = f"θ {theta:g}, head_dim {head_dim}"
+        length = answer.shortest_unclipped(theta, head_dim)
+        expect_whole(length, "shortest_unclipped", name)
+        pairs = head_dim // 2
+        clipped = pairs - count_kept(length, theta, head_dim) if length > 0 else pairs
+        what = f"with {name}: N = {length} came"
+        expect(clipped == 0, f"shortest_unclipped: too short, {clipped} of {pairs} pairs are clipped\n{what}")
+        too_long = length > 1 and count_kept(length - 1, theta, head_dim) == pairs
+        expect(not too_long, f"shortest_unclipped: too long, a shorter N will do\n{what}")
+
+
+SLOW = "closed form required, neither a loop nor a list over the pairs"
+
+PARTS = [
+    Part("kept", 3, kept),
+    Part("closed form", 2, closed_form, seconds=3, too_slow=SLOW),
+    Part("undertrained", 3, undertrained),
+    Part("shortest", 2, shortest_unclipped),
+]

@@ -1,0 +1,104 @@
+"""Grader of exercise 6: the error by its definition, worked out here with complex numbers in float64."""
+
+import math
+
+import torch
+
+from assignments.checks import Part, expect, expect_close
+from model import POSITIONS, FoPE, GPTConfig
+
+MODEL_NAMES = {"NoPE"}
+SMALL = {"n_head": 3, "n_embd": 96, "block_size": 128}
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 2, 3, 10, 32)
+    return q * torch.linspace(0.5, 2, 10)[:, None], k
+
+
+def fope(sigma: float, init: str = "normal") -> FoPE:
+    torch.manual_seed(0)  # the same draw for every σ, scaled
+    return FoPE(GPTConfig(fope_sigma=sigma, fope_init=init, **SMALL))
+
+
+def turned(pos: FoPE, x: torch.Tensor, start: int) -> torch.Tensor:
+    positions = torch.arange(start, start + x.size(-2), dtype=torch.float64)
+    angles = positions[:, None] * pos.frequencies.double()
+    series = torch.complex(angles.cos() @ pos.cos_coef.double(), angles.sin() @ pos.sin_coef.double())
+    clipped = torch.ones(*series.shape[:2], x.size(-1) // 2 - series.size(-1), dtype=series.dtype)
+    a, b = x.double().chunk(2, dim=-1)
+    return torch.complex(a, b) * torch.cat((series, clipped), dim=-1)
+
+
+def scores(pos: FoPE, q_start: int, k_start: int) -> torch.Tensor:
+    q, k = inputs()
+    return (turned(pos, q, q_start) @ turned(pos, k, k_start).conj().transpose(-2, -1)).real
+
+
+def root_mean_square(x: torch.Tensor) -> float:
+    return x.square().mean().sqrt().item()
+
+
+def error(pos: FoPE, shift: int) -> float:
+    here = scores(pos, 0, 0)
+    return root_mean_square(scores(pos, shift, shift) - here) / root_mean_square(here)
+
+
+def zero(answer) -> None:
+    q, k = inputs()
+    encodings = {name: POSITIONS[name](GPTConfig(pos=name, **SMALL)) for name in POSITIONS if name != "fope"}
+    encodings["fope with σ = 0"] = fope(0.0)
+    for name, pos in encodings.items():
+        came = answer.relative_error(pos, q, k, 50)
+        expect_close("relative_error of a relative encoding", came, 0.0, f"{name}, shift 50", atol=1e-3)
+
+
+def definition(answer) -> None:
+    q, k = inputs()
+    for init in ("normal", "xavier"):
+        for sigma in (0.3, 0.05, 2.0):
+            for shift in (50, 1, 1000):
+                pos = fope(sigma, init)
+                here = scores(pos, 0, 0)
+                there = scores(pos, shift, shift)
+                change = there - here
+                alone = scores(pos, shift, 0) - here
+                causal = torch.ones(10, 10, dtype=torch.bool).tril()
+                expected = error(pos, shift)
+                known = {
+                    "it were not divided by the size of the scores": root_mean_square(change),
+                    "it were divided by the size of the moved scores": root_mean_square(change)
+                    / root_mean_square(there),
+                    "the queries alone were moved": root_mean_square(alone) / root_mean_square(here),
+                    "mean absolute values were taken, not root mean squares": change.abs().mean()
+                    / here.abs().mean(),
+                    "the ratio were of largest values": change.abs().max() / here.abs().max(),
+                    "each score were divided by itself, and then averaged": (change / here).abs().mean(),
+                    "each score were divided by itself": root_mean_square(change / here),
+                    "the root were missing": expected**2,
+                    "scores were squared after the mean": abs(change.mean() / here.mean()),
+                    "only keys before their query counted; the docstring says all": root_mean_square(
+                        change[..., causal]
+                    )
+                    / root_mean_square(here[..., causal]),
+                }
+                came = answer.relative_error(pos, q, k, shift)
+                case = f"FoPE, {init} σ = {sigma}, shift {shift}"
+                expect_close("relative_error", came, expected, case, atol=0.01 * expected, known=known)
+
+
+def exponent(answer) -> None:
+    expect(answer.EXPONENT is not None, "not filled in yet: predict EXPONENT at the top of the file")
+    number = isinstance(answer.EXPONENT, (int, float)) and not isinstance(answer.EXPONENT, bool)
+    expect(number, f"EXPONENT: a number was expected, a {type(answer.EXPONENT).__name__} came")
+    slope = math.log10(error(fope(0.01), 50) / error(fope(0.001), 50))
+    hint = "run the experiment: by which factor does the error grow when σ grows tenfold, from 0.003 to 0.03?"
+    expect(abs(answer.EXPONENT - slope) < 0.1, f"EXPONENT: {answer.EXPONENT} is not what is measured\n{hint}")
+
+
+PARTS = [
+    Part("relative encodings", 2, zero),
+    Part("definition", 4, definition),
+    Part("exponent", 2, exponent),
+]

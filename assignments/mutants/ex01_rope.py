@@ -1,0 +1,51 @@
+"""Wrong answers to exercise 1: what each does, the solution's code, the mistake in its place, a word of the
+hint."""
+
+MUTANTS = [
+    ("exponent m / head_dim", "/ head_dim", "/ head_dim / 2", "square root"),
+    ("exponent 4m / head_dim", "/ head_dim", "/ (head_dim // 2)", "square"),
+    ("slowest first", "theta**-exponents", "(theta**-exponents).flip(0)", "fastest comes first"),
+    ("one frequency a dimension", "(0, head_dim, 2,", "(0, head_dim,", "one frequency a pair"),
+    (
+        "linspace with its end",
+        "torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim",
+        "torch.linspace(0, 1, head_dim // 2)",
+        "too far",
+    ),
+    ("turns for radians", "theta**-exponents", "theta**-exponents / 6.2831853", "radians"),
+    (
+        "sine and cosine swapped",
+        "return angles.cos(), angles.sin()",
+        "return angles.sin(), angles.cos()",
+        "changed places",
+    ),
+    ("positions in half precision", "positions.float()", "positions.bfloat16()", "bfloat16"),
+    (
+        "a matrix product under autocast",
+        "positions.float()[:, None] * frequencies",
+        "positions.float()[:, None] @ frequencies[None]",
+        "bfloat16",
+    ),
+    ("positions ignored", "positions.float()", "torch.arange(len(positions)).float()", "ignored"),
+    ("neighbours paired", "a, b = x.chunk(2, dim=-1)", "a, b = x[..., ::2], x[..., 1::2]", "neighbours"),
+    (
+        "clockwise",
+        "(a * cos - b * sin, a * sin + b * cos)",
+        "(a * cos + b * sin, b * cos - a * sin)",
+        "clockwise",
+    ),
+    ("no minus", "a * cos - b * sin", "a * cos + b * sin", "minus"),
+    (
+        "in place",
+        "a, b = x.chunk(2, dim=-1)\n",
+        "a, b = x.chunk(2, dim=-1)\n    a *= 1.5\n    a /= 1.5\n    a -= b * 0 + 1e-3\n",
+        "changed its input",
+    ),
+    (
+        "second half from the new first half",
+        "a * sin + b * cos",
+        "(a * cos - b * sin) * sin + b * cos",
+        "new values",
+    ),
+    ("always float32", "turned.type_as(x)", "turned", "dtype"),
+]

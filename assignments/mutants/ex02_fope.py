@@ -1,0 +1,69 @@
+"""Wrong answers to exercise 2: what each does, the solution's code, the mistake in its place, a word of the
+hint."""
+
+DRAW = "torch.eye(kept) + sigma * torch.randn(n_head, kept, kept)\n    return"
+COS = "cos_coef = torch.eye(kept) + sigma * torch.randn(n_head, kept, kept)"
+SIN = "sin_coef = torch.eye(kept) + sigma * torch.randn(n_head, kept, kept)"
+
+MUTANTS = [
+    ("floor 1 / N", "2 * math.pi / block_size", "1 / block_size", "floor"),
+    ("floor of half a turn", "2 * math.pi / block_size", "math.pi / block_size", "floor"),
+    ("clipped at the floor itself", ">= floor", "> floor", "equal to the floor"),
+    (
+        "zeros in place of fewer",
+        "frequencies[frequencies >= floor]",
+        "frequencies * (frequencies >= floor)",
+        "left out",
+    ),
+    ("no dominant frequency", COS, "cos_coef = sigma * torch.randn(n_head, kept, kept)", "own frequency"),
+    (
+        "1 in place of the draw on the diagonal",
+        COS,
+        COS + "\n    cos_coef[:, range(kept), range(kept)] = 1",
+        "scale",
+    ),
+    (
+        "heads share a draw",
+        COS,
+        "cos_coef = (torch.eye(kept) + sigma * torch.randn(kept, kept)).repeat(n_head, 1, 1)",
+        "each head",
+    ),
+    ("cosine and sine share a draw", SIN, "sin_coef = cos_coef", "sine has a draw"),
+    ("variance for standard deviation", SIN, SIN.replace("sigma", "sigma**2"), "scale"),
+    (
+        "uniform",
+        SIN,
+        "sin_coef = torch.eye(kept) + sigma * 3**0.5 * (2 * torch.rand(n_head, kept, kept) - 1)",
+        "normal",
+    ),
+    ("always the same draw", COS, "torch.manual_seed(1)\n    " + COS, "same draw"),
+    (
+        "trained",
+        "return cos_coef, sin_coef",
+        "return torch.nn.Parameter(cos_coef), sin_coef",
+        "never trained",
+    ),
+    ("sine padded with 1", "value=0.0", "value=1.0", "sine 1"),
+    ("cosine padded with 0", "value=1.0", "value=0.0", "cosine 0"),
+    ("transposed", "angles.cos() @ cos_coef", "angles.cos() @ cos_coef.transpose(1, 2)", "transposed"),
+    (
+        "own frequency alone",
+        "angles.sin() @ sin_coef",
+        "angles.sin() * sin_coef.diagonal(dim1=-2, dim2=-1)[:, None]",
+        "no sum",
+    ),
+    (
+        "angles summed",
+        "cos = angles.cos() @ cos_coef",
+        "cos = (angles @ cos_coef).cos()",
+        "angles were summed",
+    ),
+    (
+        "sine with cosine's coefficients",
+        "angles.sin() @ sin_coef",
+        "angles.sin() @ cos_coef",
+        "coefficients of cosine",
+    ),
+    ("autocast", "enabled=False", "dtype=torch.bfloat16", "float32"),
+    ("padding counted by frequencies", "pairs - cos.size(-1)", "pairs - len(frequencies)", "shape"),
+]

@@ -1,0 +1,74 @@
+"""Wrong answers to exercise 3: what each does, the solution's code, the mistake in its place, a word of the
+hint."""
+
+CHUNKS = "tokens[i * length : (i + 1) * length + 1]"
+
+MUTANTS = [
+    (
+        "chunks overlap",
+        "for i in range(count):\n        chunk = " + CHUNKS,
+        "for start in range(0, len(tokens) - length, max(length // 2, 1)):\n"
+        "        chunk = tokens[start : start + length + 1]",
+        "overlap",
+    ),
+    (
+        "perplexities averaged",
+        "losses.append(loss.item())\n    return math.exp(sum(losses) / count)",
+        "losses.append(math.exp(loss.item()))\n    return sum(losses) / count",
+        "perplexities were averaged",
+    ),
+    ("all the text as context", "chunk = " + CHUNKS, "chunk = tokens[: (i + 1) * length + 1]", "context"),
+    ("targets are the inputs", "chunk[None, 1:]", "chunk[None, :-1]", "target"),
+    ("the last chunk dropped", "for i in range(count)", "for i in range(max(count - 1, 1))", "missing"),
+    (
+        "a last chunk that is not whole",
+        "(len(tokens) - 1) // length",
+        "-(-(len(tokens) - 1) // length)",
+        "not whole",
+    ),
+    ("no exp", "math.exp(sum(losses) / count)", "sum(losses) / count", "exp were missing"),
+    ("powers of 2", "math.exp(sum(losses) / count)", "2 ** (sum(losses) / count)", "nats"),
+    (
+        "a tensor",
+        "math.exp(sum(losses) / count)",
+        "torch.tensor(sum(losses) / count).exp()",
+        "a number was expected",
+    ),
+    (
+        "key and dot encoded together",
+        "needle = question + key_ids + dot",
+        'needle = question + encoding.encode_ordinary(key + ".")',
+        "encoded again",
+    ),
+    (
+        "question and key encoded together",
+        "needle = question + key_ids + dot",
+        'needle = encoding.encode_ordinary(" The pass key is" + key) + dot',
+        "key",
+    ),
+    ("the answer takes no room", "- len(question) - len(key_ids)", "- len(question)", "length"),
+    ("depth from the end", "round(depth * room)", "room - round(depth * room)", "depth"),
+    ("depth of the whole length", "round(depth * room)", "min(round(depth * length), room)", "depth"),
+    ("filler too short", "(filler * repeats)[:room]", "filler[:room]", "length"),
+    ("last token alone", "guesses.tolist() == key", "guesses.tolist()[-1] == key[-1]", "came True"),
+    (
+        "any token",
+        "guesses.tolist() == key",
+        "any(a == b for a, b in zip(guesses.tolist(), key))",
+        "came True",
+    ),
+    ("in any order", "guesses.tolist() == key", "sorted(guesses.tolist()) == sorted(key)", "another order"),
+    ("one position late", "model(ids[:, :-1], ids[:, 1:])", "model(ids, ids)", "came"),
+    (
+        "token by token",
+        "logits, _ = model(ids[:, :-1], ids[:, 1:])",
+        "model(ids[:, :-1])\n    logits, _ = model(ids[:, :-1], ids[:, 1:])",
+        "more than once",
+    ),
+    (
+        "the prompt alone",
+        "ids = torch.tensor([prompt + key])",
+        "ids = torch.tensor([prompt + [0] * len(key)])",
+        "key",
+    ),
+]

@@ -1,0 +1,54 @@
+"""Wrong answers to exercise 4: what each does, the solution's code, the mistake in its place, a word of the
+hint."""
+
+LAST = "last = head_dim * math.log(block_size / (2 * math.pi)) / (2 * math.log(rope_theta))\n"
+
+MUTANTS = [
+    ("pair 0 forgotten", "math.floor(last) + 1", "math.floor(last)", "one off"),
+    ("rounded", "math.floor(last) + 1", "round(last) + 1", "one off"),
+    ("not below head_dim / 2", "min(max(count, 0), head_dim // 2)", "max(count, 0)", "and no more"),
+    ("negative", "min(max(count, 0), head_dim // 2)", "min(count, head_dim // 2)", "not negative"),
+    ("a floor of half a turn", "block_size / (2 * math.pi)", "block_size / math.pi", "wrong number of pairs"),
+    (
+        "a float",
+        "return min(max(count, 0), head_dim // 2)",
+        "return float(min(max(count, 0), head_dim // 2))",
+        "int",
+    ),
+    (
+        "a loop",
+        "count = math.floor(last) + 1",
+        "count = 0\n    while count < head_dim // 2 and rope_theta ** (-2 * count / head_dim) >= "
+        "2 * math.pi / block_size:\n"
+        "        count += 1",
+        "closed form",
+    ),
+    (
+        "a tensor of all pairs",
+        LAST + "    count = math.floor(last) + 1",
+        "import torch\n    speeds = rope_theta ** -(torch.arange(0, head_dim, 2) / head_dim)\n"
+        "    count = int((speeds >= 2 * math.pi / block_size).sum())",
+        "closed form",
+    ),
+    (
+        "counted from 1",
+        "[*range(first, pairs), *range(first + pairs, head_dim)]",
+        "[*range(first + 1, pairs + 1), *range(first + pairs + 1, head_dim + 1)]",
+        "counted from 1",
+    ),
+    (
+        "half of each pair",
+        "[*range(first, pairs), *range(first + pairs, head_dim)]",
+        "[*range(first, pairs)]",
+        "two dimensions",
+    ),
+    (
+        "neighbours",
+        "[*range(first, pairs), *range(first + pairs, head_dim)]",
+        "[*range(2 * first, head_dim)]",
+        "neighbours",
+    ),
+    ("floor for ceil", "math.ceil(2", "math.floor(2", "too short"),
+    ("one more pair", "(head_dim - 2)", "head_dim", "too long"),
+    ("one too long", "math.ceil(2 * math.pi / slowest)", "math.ceil(2 * math.pi / slowest) + 1", "too long"),
+]

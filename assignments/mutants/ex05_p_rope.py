@@ -1,0 +1,30 @@
+"""Wrong answers to exercise 5: what each does, the solution's code, the mistake in its place, a word of the
+hint."""
+
+MUTANTS = [
+    ("int for round", "round(self.p", "int(self.p", "rounded"),
+    (
+        "rounded up",
+        "count = round(self.p * len(frequencies))",
+        "count = -int(-self.p * len(frequencies) // 1)",
+        "rounded",
+    ),
+    ("always 0.75", "self.p", "0.75", "wrong number"),
+    (
+        "left out",
+        "frequencies[count:] = 0\n        return frequencies",
+        "return frequencies[:count]",
+        "does not go",
+    ),
+    ("the slowest stay", "frequencies[count:] = 0", "frequencies[: len(frequencies) - count] = 0", "fastest"),
+    ("p of all dimensions", "self.p * len(frequencies)", "self.p * 2 * len(frequencies)", "wrong number"),
+    ("share of dimensions", "(config.head_dim // 2)", "config.head_dim", "head_dim"),
+    (
+        "the share that goes",
+        "return kept / (config.head_dim // 2)",
+        "return 1 - kept / (config.head_dim // 2)",
+        "goes",
+    ),
+    ("a share of 512", "return kept / (config.head_dim // 2)", "return kept / 32", "p_of_fope"),
+    ("the number for the share", "return kept / (config.head_dim // 2)", "return kept", "p_of_fope"),
+]

@@ -1,0 +1,33 @@
+"""Wrong answers to exercise 6: what each does, the solution's code, the mistake in its place, a word of the
+hint."""
+
+MUTANTS = [
+    ("not divided", "(change / size).sqrt()", "change.sqrt()", "not divided"),
+    ("divided by the moved scores", "size = here", "size = there", "moved scores"),
+    ("keys stay", "encoded_q @ encoded_k", "encoded_q @ pos.encode(q, k, 0)[1]", "expected 0"),
+    (
+        "absolute values",
+        "change = (there - here).square().mean()\n    size = here.square().mean()\n"
+        "    return (change / size).sqrt().item()",
+        "return ((there - here).abs().mean() / here.abs().mean()).item()",
+        "absolute",
+    ),
+    (
+        "the largest",
+        "change = (there - here).square().mean()\n    size = here.square().mean()",
+        "change = (there - here).square().max()\n    size = here.square().max()",
+        "largest",
+    ),
+    ("no root", ".sqrt().item()", ".item()", "root were missing"),
+    (
+        "causal pairs alone",
+        "here, there = scores",
+        "here, there = [s.tril() for s in scores]\n"
+        "    here, there = [s[..., torch.ones(s.shape[-2:]).tril().bool()] for s in (here, there)]",
+        "before their query",
+    ),
+    ("always zero", "return (change / size).sqrt().item()", "return 0.0", "relative_error"),
+    ("exponent 2", "= 1.0", "= 2.0", "not what is measured"),
+    ("exponent 1/2", "= 1.0", "= 0.5", "not what is measured"),
+    ("a tensor", ".sqrt().item()", ".sqrt()", "a number was expected"),
+]

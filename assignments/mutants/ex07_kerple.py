@@ -1,0 +1,49 @@
+"""Wrong answers to exercise 7: what each does, the solution's code, the mistake in its place, a word of the
+hint."""
+
+MUTANTS = [
+    ("relu + 1e-3", "self.log_rates.exp()", "torch.relu(self.log_rates) + 1e-3", "dead"),
+    ("clamp", "self.log_rates.exp()", "self.log_rates.clamp(min=1e-4)", "dead"),
+    ("square", "self.log_rates.exp()", "self.log_rates**2", "not positive"),
+    ("abs", "self.log_rates.exp()", "self.log_rates.abs()", "not positive"),
+    ("square + 1e-3", "self.log_rates.exp()", "self.log_rates**2 + 1e-3", "dead"),
+    ("sigmoid", "self.log_rates.exp()", "self.log_rates.sigmoid()", "as large as"),
+    ("as they are", "self.log_rates.exp()", "self.log_rates + 1", "not positive"),
+    (
+        "not learned",
+        "nn.Parameter(torch.zeros(2, config.n_head))",
+        "torch.zeros(2, config.n_head)",
+        "are learned",
+    ),
+    (
+        "one rate for all heads",
+        "nn.Parameter(torch.zeros(2, config.n_head))",
+        "nn.Parameter(torch.zeros(2, 1))",
+        "expected 6",
+    ),
+    ("detached", "self.log_rates.exp()", "self.log_rates.detach().exp()", "gradient"),
+    ("no abs: NaN", "(i - j).abs()", "(i - j)", "NaN"),
+    ("arange without a device", ", device=self.log_rates.device", "", "device"),
+    ("queries from 0", "j[k_len - q_len :, None]", "j[:q_len, None]", "counted from 0"),
+    ("the sign", "-r1[:, None, None]", "r1[:, None, None]", "sign"),
+    ("rates swapped", "r1, r2 = self.rates()", "r2, r1 = self.rates()", "changed places"),
+    (
+        "r2 outside",
+        "torch.log1p(r2[:, None, None] * distance)",
+        "r2[:, None, None] * torch.log1p(distance)",
+        "outside",
+    ),
+    (
+        "no logarithm",
+        "torch.log1p(r2[:, None, None] * distance)",
+        "(r2[:, None, None] * distance)",
+        "logarithm",
+    ),
+    ("float64", "distance = (i - j).abs()", "distance = (i - j).abs().double()", "dtype"),
+    (
+        "one head's rates",
+        "-r1[:, None, None] * torch.log1p(r2[:, None, None] * distance)",
+        "(-r1[0] * torch.log1p(r2[0] * distance)).expand(len(r1), -1, -1)",
+        "head 0",
+    ),
+]

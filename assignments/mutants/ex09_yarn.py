@@ -1,0 +1,54 @@
+"""Wrong answers to exercise 9: what each does, the solution's code, the mistake in its place, a word of the
+hint."""
+
+INDEX = "dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))"
+RAMP = "((index - low) / max(high - low, 0.001)).clamp(0, 1)"
+STRETCH = "frequencies * (1 - ramp) + frequencies / scale * ramp"
+
+MUTANTS = [
+    ("multiplied positions", "positions / self.scale", "positions * self.scale", "multiplied"),
+    ("whole positions", "positions / self.scale", "positions // self.scale", "whole numbers"),
+    ("a scale of 4", "positions / self.scale", "positions / 4", "table"),
+    ("nothing", "positions / self.scale", "positions", "nothing were interpolated"),
+    ("turns of 1 radian", INDEX, INDEX.replace(" * 2 * math.pi", ""), "1 radian"),
+    (
+        "index of a dimension",
+        INDEX,
+        INDEX.replace("(2 * math.log(theta))", "math.log(theta)"),
+        "not of a pair",
+    ),
+    ("rounded index", "return " + INDEX, "return math.floor(" + INDEX + ")", "rounded"),
+    ("falling", RAMP, "1 - " + RAMP, "it fell"),
+    ("not cut off", RAMP, RAMP.removesuffix(".clamp(0, 1)"), "not cut off"),
+    (
+        "low and high not rounded",
+        "max(math.floor(index_of(32, length, theta, dim)), 0)\n"
+        "    high = min(math.ceil(index_of(1, length, theta, dim)), dim - 1)",
+        "max(index_of(32, length, theta, dim), 0)\n    high = min(index_of(1, length, theta, dim), dim - 1)",
+        "not rounded",
+    ),
+    (
+        "low not below 0 forgotten",
+        "max(math.floor(index_of(32, length, theta, dim)), 0)",
+        "math.floor(index_of(32, length, theta, dim))",
+        "low were below 0",
+    ),
+    ("high cut at the last pair", "dim - 1)", "dim // 2 - 1)", "dim / 2 - 1"),
+    (
+        "high not cut",
+        "min(math.ceil(index_of(1, length, theta, dim)), dim - 1)",
+        "math.ceil(index_of(1, length, theta, dim))",
+        "high were above",
+    ),
+    ("low and high swapped", "index_of(32, length", "index_of(1 / 32, length", "ramp"),
+    ("fast ones divided", STRETCH, "frequencies * ramp + frequencies / scale * (1 - ramp)", "changed places"),
+    ("periods", STRETCH, "1 / ((1 - ramp) / frequencies + ramp * scale / frequencies)", "periods"),
+    ("all divided", STRETCH, "frequencies / scale", "all were divided"),
+    ("base 2", "0.1 * math.log(scale) + 1", "0.1 * math.log2(scale) + 1", "base 2"),
+    (
+        "the score's factor",
+        "0.1 * math.log(scale) + 1",
+        "(0.1 * math.log(scale) + 1) ** 2",
+        "factor of the score",
+    ),
+]

@@ -1,0 +1,23 @@
+"""Solution of exercise 6: the error of FoPE."""
+
+import torch
+
+from assignments import experiments
+from model import NoPE
+
+EXPONENT: float | None = 1.0
+
+
+def relative_error(pos: NoPE, q: torch.Tensor, k: torch.Tensor, shift: int) -> float:
+    scores = []
+    for start in (0, shift):
+        encoded_q, encoded_k = pos.encode(q, k, start)
+        scores.append(encoded_q @ encoded_k.transpose(-2, -1))
+    here, there = scores
+    change = (there - here).square().mean()
+    size = here.square().mean()
+    return (change / size).sqrt().item()
+
+
+if __name__ == "__main__":
+    experiments.errors(relative_error)
