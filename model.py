@@ -459,7 +459,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0][:200]
         raise SystemExit(f"error: no device {name} here: {reason}") from None
     return torch.device(name)
 

@@ -15,6 +15,7 @@ data/, passkey prompts from passkey.py, the validation loss from perplexity.py.
 """
 
 import argparse
+import contextlib
 import difflib
 import inspect
 import json
@@ -92,10 +93,10 @@ def parse_config(argv: list[str]) -> TrainConfig:
 
     SystemExit, with one line, if something in it is wrong.
     """
-    # The help of a setting is the comment behind it in the dataclass.
+    # The help of a setting is the comment behind it in the dataclass: `seed: int = 1337  # of the weights ...`
     source = inspect.getsource(GPTConfig) + inspect.getsource(TrainConfig)
     comments = dict(re.findall(r"^    (\w+): .*  # (.*)$", source, re.MULTILINE))
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("files", nargs="*", metavar="config/NAME.py", help="default: config/fope_tiny.py")
     settings = [field for field in fields(TrainConfig) if field.name != "vocab_size"]
@@ -106,7 +107,7 @@ def parse_config(argv: list[str]) -> TrainConfig:
         text = f"{comments[field.name]} (default: {field.default})"
         parser.add_argument(f"--{field.name}", default=field.default, help=text, **options)
 
-    # Parsed twice: now for the names of the files, at the end with what they set as defaults.
+    # Parsed twice, first for the names of the files: what they set are defaults, which the line may change.
     args, unknown = parser.parse_known_args(argv)
     for path in args.files or [Path(__file__).parent / "config/fope_tiny.py"]:
         try:
@@ -224,14 +225,18 @@ def open_run(out: Path, checkpoint: dict | None):
         log = (out / "log.jsonl").open("a")
         if fcntl:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however it does
+    except BlockingIOError:
+        raise SystemExit(f"error: another process is training in {out}") from None
     except OSError as error:
-        raise SystemExit(f"error: cannot write to {out}, or another process does: {error}") from None
+        raise SystemExit(f"error: cannot write to {out}: {error}") from None
+    if (out / "ckpt.pt").exists() and not checkpoint:
+        raise SystemExit(f"error: {out} holds a run; --resume goes on with it, --name=... is another")
     kept = 0
     if checkpoint:  # what was logged after the checkpoint will be logged again
-        kept = min(checkpoint["log_size"], os.path.getsize(log.name))
-    elif (out / "ckpt.pt").exists():
-        raise SystemExit(f"error: {out} holds a run; --resume goes on with it, --name=... is another")
+        kept = min(checkpoint["log_size"], (out / "log.jsonl").stat().st_size)
     log.truncate(kept)
+    for unfinished in out.glob("*.tmp"):  # left by a process that was killed
+        unfinished.unlink()
     return log
 
 
@@ -275,9 +280,10 @@ def train(config: TrainConfig) -> None:
         raise SystemExit(f"error: {config.dataset} is too short for block_size {config.block_size}")
     if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
         raise SystemExit(f"error: a passkey prompt needs a block_size of {passkey.shortest(encoding)}")
-    count = max(min(config.eval_tokens, len(val_tokens) - 1) // stretch, 1)
+    room = (len(val_tokens) - 1) // stretch
+    count = min(max(config.eval_tokens // stretch, 1), room)
     positions = perplexity.spread(len(val_tokens), count, stretch)
-    val_text = val_tokens[positions[rank::world_size]]  # this process's share
+    val_text = val_tokens[positions[rank::world_size]]  # every process takes its share
 
     # The model, the optimizers
     torch.manual_seed(config.seed)
@@ -300,12 +306,9 @@ def train(config: TrainConfig) -> None:
             for optimizer, state in zip(optimizers, checkpoint["optimizers"]):
                 optimizer.load_state_dict(state)
             scaler.load_state_dict(checkpoint["scaler"])
-    except (
-        ValueError,
-        KeyError,
-        RuntimeError,
-    ) as error:  # of settings, of the checkpoint, of too little memory
-        raise SystemExit(f"error: cannot make or resume this model: {type(error).__name__} {error}") from None
+    except (ValueError, KeyError, RuntimeError) as error:
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        raise SystemExit(f"error: cannot make or resume this model: {reason[:300]}") from None
     start = checkpoint["iter"] if checkpoint else 0
     model.train()
     if config.compile:
@@ -324,8 +327,8 @@ def train(config: TrainConfig) -> None:
 
     def report(entry: dict) -> None:
         text = ", ".join(f"{key} {value:,.6g}" for key, value in entry.items())
-        if not math.isfinite(sum(entry.values())):
-            raise SystemExit(f"error: the loss is not finite ({text}); the last checkpoint stays as it is")
+        if not all(math.isfinite(value) for value in entry.values()):
+            raise SystemExit(f"error: the loss is not finite ({text}); {out} keeps its last checkpoint")
         if main_process:
             log.write(json.dumps(entry) + "\n")
             log.flush()
@@ -367,12 +370,14 @@ def train(config: TrainConfig) -> None:
                 break
 
             lr = get_lr(config, step)
-            for optimizer, ratio in zip(
-                optimizers, (1, config.muon_lr_ratio)
-            ):  # the second is Muon, if there
-                for group in optimizer.param_groups:
+            ratios = [1, config.muon_lr_ratio]
+            for optimizer, ratio in zip(optimizers, ratios):
+                for (
+                    group
+                ) in optimizer.param_groups:  # weight_decay, too, since a checkpoint brings the old one
                     group.update(lr=lr * ratio, weight_decay=config.weight_decay)
-            torch.manual_seed(hash((config.seed, step, rank)))  # dropout, too, is a function of (seed, step)
+            # Dropout, too, is a function of (seed, step); tuples of integers have the same hash everywhere.
+            torch.manual_seed(hash((config.seed, step, rank)))
             step_loss = torch.zeros((), device=device)
             for micro in range(micro_steps):
                 first = (micro * world_size + rank) * config.batch_size
@@ -408,11 +413,16 @@ def train(config: TrainConfig) -> None:
                 clock = now
                 clock_step = step + 1
             bar.update()
+    except (OSError, MemoryError, torch.OutOfMemoryError) as error:  # a full disk, a batch too large
+        raise SystemExit(f"error: {out}, iter {step}: {type(error).__name__} {error}") from None
     except KeyboardInterrupt:
         again = f"--resume goes on from iter {saved}" if saved >= 0 else "nothing was saved yet"
         raise SystemExit(f"interrupted at iter {step}; {again}") from None
     finally:
         bar.close()
+        if main_process:
+            with contextlib.suppress(OSError):  # of a full disk
+                log.close()
         parallel = None  # freed before the process group is, or a process may hang
         if world_size > 1:
             dist.destroy_process_group()
@@ -424,4 +434,5 @@ def train(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a pipe on Windows may not know every character
     train(parse_config(sys.argv[1:]))

@@ -1,8 +1,9 @@
-# The paper's 60M model (Table 2, Appendix B): FoPE at N = 512 on 10B tokens of C4, after python -m data.prepare c4
-#   python train.py config/fope_60m.py                            one GPU of 48 GB, 20 hours at the paper's rate
-#   torchrun --nproc_per_node=4 train.py config/fope_60m.py       four: 5 hours on the paper's A6000s
-# Figure 1's other curves: --pos=rope, --pos=alibi. Figure 4: --dataset=books --name=60m_books (its 5B tokens twice).
-# A smaller card: --batch_size=16 --gradient_accumulation_steps=64; only their product, the global batch, counts.
+# The paper's 60M model (Table 2, Appendix B): FoPE at N = 512 on 10B tokens of C4, which
+# python -m data.prepare c4 makes:
+#   python train.py config/fope_60m.py                       one GPU of 48 GB, 20 hours at the paper's rate
+#   torchrun --nproc_per_node=4 train.py config/fope_60m.py  four: 5 hours on the paper's A6000s
+# Figure 1's other curves: --pos=rope, --pos=alibi. Figure 4: --dataset=books --name=60m_books (5B twice).
+# A smaller card: --batch_size=16 --gradient_accumulation_steps=64 has the same product, which is what counts.
 # AdamW's betas, the weight decay, the clipping and θ are the defaults of train.py and model.py.
 name = "60m"
 dataset = "c4"
@@ -15,6 +16,7 @@ batch_size = 64
 gradient_accumulation_steps = 16  # over all processes: 1024 sequences a step with 1, 2, 4, 8 or 16 of them
 max_iters = 19_073  # of 1024 x 512 tokens: 10B
 eval_interval = 1000
+eval_tokens = 1_000_000
 learning_rate = 6e-4
 min_lr = 6e-5
 warmup_iters = 10_000

@@ -3,9 +3,10 @@
 #     python train.py config/fope_far.py                             about ten minutes on two cores
 #     python passkey.py out/fope_far --logn_scale 1 --lengths 256 4096 16384 --trials 50
 #
-# Three things are added to FoPE, and none of them is training at other lengths: queries that grow with ln n, in training
-# (logn_train) and a second time past N when it is evaluated (--logn_scale 1), against the dilution of softmax; q and k
-# normalised, so that their growth in training does not amplify what a position past N adds; and twice the steps.
+# Three things are added to FoPE, and none of them is training at other lengths: queries that grow with ln n,
+# in training (logn_train) and again past N when it is evaluated (--logn_scale 1), against the dilution
+# of softmax; q and k normalised, so that their growth in training does not amplify what a position past N
+# adds; and twice the steps.
 
 name = "far"
 dataset = "python"
