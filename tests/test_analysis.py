@@ -327,7 +327,9 @@ def test_it_reads_what_the_evaluations_write(run, monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(sys, "argv", ["perplexity.py", run, "--lengths", "64", "128", "--tokens", "256"])
     sys.argv += ["--json", str(tmp_path / "perplexity.json"), "--device=cpu"]
     perplexity.main()
-    monkeypatch.setattr(sys, "argv", ["passkey.py", run, "--lengths", "128", "--trials", "10", "--device=cpu"])
+    monkeypatch.setattr(
+        sys, "argv", ["passkey.py", run, "--lengths", "128", "--trials", "10", "--device=cpu"]
+    )
     sys.argv += ["--json", str(tmp_path / "passkey.json")]
     passkey.main()
     capsys.readouterr()

@@ -4,9 +4,10 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
     python results/tiny/run_all.py --jobs 2      as many runs at a time as there are cores
     python results/tiny/run_all.py --list        what is done and what is not
 
-A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write runs/NAME_*.json;
-what is there already is skipped, a training that was cut off is resumed. The order is that of the list below: one
-seed of everything first, so that a queue that is stopped early leaves whole comparisons.
+A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
+results/tiny/runs/NAME_*.json, or results/far/runs/ for those beyond the paper. What is there already is skipped, a
+training that was cut off is resumed. The order is that of the list below, one seed of everything first, so that
+a queue that is stopped early leaves whole comparisons.
 """
 
 import argparse
@@ -17,9 +18,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-RUNS = HERE / "runs"
+ROOT = Path(__file__).parent.parent.parent
 
 RECIPES = {
     "fope": "--pos=fope",
@@ -48,7 +47,7 @@ RECIPES |= {
 
 # Evaluations: name: script and arguments. N is 256 bytes.
 SHORT = "--lengths 128 256 512 1024 --trials 500"
-LONG = "--lengths 2048 4096 --trials 200"
+LONG = "--lengths 2048 4096 --trials 100"
 EVALUATIONS = {
     "perplexity": "perplexity.py",
     "passkey_short": f"passkey.py {SHORT}",
@@ -60,7 +59,7 @@ FAR_EVALUATIONS = EVALUATIONS | {
     "perplexity_logn1": "perplexity.py --logn_scale 1",
     "passkey_logn1_short": "passkey.py --logn_scale 1 --lengths 512 1024 --trials 500",
     "passkey_logn1_long": f"passkey.py --logn_scale 1 {LONG}",
-    "passkey_logn1_64N": "passkey.py --logn_scale 1 --lengths 16384 --trials 50",
+    "passkey_logn1_64N": "passkey.py --logn_scale 1 --lengths 16384 --trials 24",
 }
 del FAR_EVALUATIONS["passkey_logn2_short"], FAR_EVALUATIONS["passkey_logn2_long"]
 
@@ -91,6 +90,10 @@ def is_trained(out: Path) -> bool:
     return last["iter"] == json.loads((out / "config.json").read_text())["max_iters"]
 
 
+def folder(name: str) -> Path:
+    return ROOT / "results" / ("far" if name.startswith("far") else "tiny") / "runs"
+
+
 def evaluations(name: str) -> dict[str, str]:
     return FAR_EVALUATIONS if name.startswith("far") else EVALUATIONS
 
@@ -102,7 +105,7 @@ def work(job: tuple[str, int]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def call(arguments: list[str]) -> None:
-        with open(RUNS / f"{run}.txt", "a") as log:
+        with open(ROOT / "out" / f"{run}.txt", "a") as log:
             subprocess.run(
                 [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log, check=True
             )
@@ -110,9 +113,9 @@ def work(job: tuple[str, int]) -> None:
     if not is_trained(out):
         resume = ["--resume"] if (out / "ckpt.pt").exists() else []
         call(["train.py", *RECIPES[name].split(), f"--seed={seed}", f"--out_dir=out/{run}", *resume])
-        (RUNS / f"{run}_log.jsonl").write_bytes((out / "log.jsonl").read_bytes())
+        (folder(name) / f"{run}_log.jsonl").write_bytes((out / "log.jsonl").read_bytes())
     for key, command in evaluations(name).items():
-        target = RUNS / f"{run}_{key}.json"
+        target = folder(name) / f"{run}_{key}.json"
         if not target.exists():
             script, *arguments = command.split()
             call([script, f"out/{run}", *arguments, "--json", str(target)])
@@ -131,10 +134,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--list", action="store_true", help="only say what is done")
     args = parser.parse_args()
-    RUNS.mkdir(exist_ok=True)
+    for place in (ROOT / "out", folder("tiny"), folder("far")):
+        place.mkdir(parents=True, exist_ok=True)
     if args.list:
         for name, seed in ORDER:
-            done = [key for key in evaluations(name) if (RUNS / f"{name}_{seed}_{key}.json").exists()]
+            done = [key for key in evaluations(name) if (folder(name) / f"{name}_{seed}_{key}.json").exists()]
             print(f"{name}_{seed}: {len(done)} of {len(evaluations(name))} evaluations")
         return
     with ThreadPoolExecutor(args.jobs) as pool:
