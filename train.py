@@ -93,7 +93,7 @@ def parse_config(argv: list[str]) -> TrainConfig:
 
     SystemExit, with one line, if something in it is wrong.
     """
-    # The help of a setting is the comment behind it in the dataclass: `seed: int = 1337  # of the weights ...`
+    # The help of a setting is the comment behind it in the dataclass: `seed: int = 1337  # of the weights`
     source = inspect.getsource(GPTConfig) + inspect.getsource(TrainConfig)
     comments = dict(re.findall(r"^    (\w+): .*  # (.*)$", source, re.MULTILINE))
     parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS, allow_abbrev=False)

@@ -1,8 +1,8 @@
 """
 What the README and the pages it leads to promise: pytest tests/test_readme.py
 
-Their commands run, in small: the quick start's word for word with a few settings added, the others as far as their
-settings go. Their files exist, their examples work, and their tables are what results/*.json hold.
+Their commands run, in small: the quick start's word for word with a few settings added, the others as far
+as their settings go. Their files exist, their examples work, and their tables are what results/*.json hold.
 """
 
 import json
@@ -29,7 +29,7 @@ SHELL = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 BLOCKS = SHELL.findall(TEXT)
 INLINE = re.compile(r"`((?:python|torchrun) [^`\n]+)`")
 SMALL = {
-    "train.py": "--device=cpu --n_layer=1 --n_head=1 --n_embd=16 --batch_size=2 --max_iters=2 --eval_tokens=1",
+    "train.py": "--device=cpu --n_layer=1 --n_embd=16 --batch_size=2 --max_iters=2 --eval_tokens=1",
     "sample.py": "--device cpu --max_new_tokens 5",
     "perplexity.py": "--device cpu --lengths 64 128 --tokens 256",
     "passkey.py": "--device cpu --lengths 128 --trials 10",
@@ -136,7 +136,7 @@ def test_every_script_and_link_exists(page):
 
 @pytest.mark.parametrize("page", [README, ROOT / "results/README.md"], ids=["README", "results"])
 def test_tables_are_what_the_results_hold(page, capsys):
-    """A table under a comment `<!-- made by python -m analysis.plots ... -->` is that command's, or a part of it."""
+    """A table under `<!-- made by python -m analysis.plots ... -->` is a part of what that prints."""
     made = re.findall(r"<!-- made by python -m analysis\.plots (.*?) -->\n\n((?:\|.*\n)+)", TEXTS[page])
     assert made
     for arguments, table in made:

@@ -5,14 +5,16 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
     python results/tiny/run_all.py --list        what is done and what is not
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
-results/tiny/runs/NAME_*.json, or results/far/runs/ for those beyond the paper. What is there already is skipped, a
-training that was cut off is resumed. The order is that of the list below, one seed of everything first, so that
-a queue that is stopped early leaves whole comparisons.
+results/tiny/runs/NAME_*.json, or results/far/ for those beyond the paper; strength_* holds what was evaluated with
+scaled queries. What is there already is skipped, a training that was cut off is resumed. The order is that of the
+list below, one seed of everything first, so that a queue that is stopped early leaves whole comparisons. The loss
+curves are gathered in losses.json.
 """
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -90,8 +92,11 @@ def is_trained(out: Path) -> bool:
     return last["iter"] == json.loads((out / "config.json").read_text())["max_iters"]
 
 
-def folder(name: str) -> Path:
-    return ROOT / "results" / ("far" if name.startswith("far") else "tiny") / "runs"
+def folder(name: str, key: str) -> Path:
+    """results/far or results/tiny; apart in each: queries as trained, and scaled when they are evaluated."""
+    experiment = "far" if name.startswith("far") else "tiny"
+    strength = re.search(r"logn(\d+)", key)
+    return ROOT / "results" / experiment / (f"strength_{strength[1]}" if strength else "runs")
 
 
 def evaluations(name: str) -> dict[str, str]:
@@ -110,15 +115,14 @@ def work(job: tuple[str, int]) -> None:
                 [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log, check=True
             )
 
-    if not is_trained(out):
+    missing = {key: folder(name, key) / f"{run}_{key}.json" for key in evaluations(name)}
+    missing = {key: target for key, target in missing.items() if not target.exists()}
+    if missing and not is_trained(out):
         resume = ["--resume"] if (out / "ckpt.pt").exists() else []
         call(["train.py", *RECIPES[name].split(), f"--seed={seed}", f"--out_dir=out/{run}", *resume])
-        (folder(name) / f"{run}_log.jsonl").write_bytes((out / "log.jsonl").read_bytes())
-    for key, command in evaluations(name).items():
-        target = folder(name) / f"{run}_{key}.json"
-        if not target.exists():
-            script, *arguments = command.split()
-            call([script, f"out/{run}", *arguments, "--json", str(target)])
+    for key, target in missing.items():
+        script, *arguments = evaluations(name)[key].split()
+        call([script, f"out/{run}", *arguments, "--json", str(target)])
     print(f"{run} done", flush=True)
 
 
@@ -129,20 +133,42 @@ def attempt(job: tuple[str, int]) -> None:
         print(f"{job} failed: {error}", flush=True)
 
 
+def gather_losses() -> None:
+    """Adds the loss curves of the runs in out/ to losses.json: by run, steps with their losses, in nats."""
+    path = Path(__file__).with_name("losses.json")
+    losses = json.loads(path.read_text()) if path.exists() else {}
+    for name, seed in ORDER:
+        log = ROOT / "out" / f"{name}_{seed}" / "log.jsonl"
+        if log.exists():
+            entries = [json.loads(line) for line in log.read_text().splitlines()]
+            losses[f"{name}_{seed}"] = {
+                "train": [[entry["iter"], round(entry["loss"], 4)] for entry in entries if "loss" in entry],
+                "val": [
+                    [entry["iter"], round(entry["val_loss"], 4)] for entry in entries if "val_loss" in entry
+                ],
+            }
+    path.write_text(json.dumps(losses, separators=(",", ":")).replace('},"', '},\n"'))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains and evaluates the runs of results/tiny.")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--list", action="store_true", help="only say what is done")
     args = parser.parse_args()
-    for place in (ROOT / "out", folder("tiny"), folder("far")):
-        place.mkdir(parents=True, exist_ok=True)
+    for name, _ in ORDER:
+        for key in evaluations(name):
+            folder(name, key).mkdir(parents=True, exist_ok=True)
+    (ROOT / "out").mkdir(exist_ok=True)
     if args.list:
         for name, seed in ORDER:
-            done = [key for key in evaluations(name) if (folder(name) / f"{name}_{seed}_{key}.json").exists()]
+            done = [
+                key for key in evaluations(name) if (folder(name, key) / f"{name}_{seed}_{key}.json").exists()
+            ]
             print(f"{name}_{seed}: {len(done)} of {len(evaluations(name))} evaluations")
         return
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(attempt, ORDER))
+    gather_losses()
 
 
 if __name__ == "__main__":
