@@ -28,9 +28,11 @@ from model import GPT, autocast, load_checkpoint, pick_device
 
 TASK = "Find the key."
 FILLER = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-# The needle: a key, " 12345", stands between its parts.
-START, MIDDLE, END = " The pass key is", ". Remember it.", " is the pass key."
+START = " The pass key is"  # a key, " 12345", stands behind this,
+MIDDLE = ". Remember it."  # and behind this
+END = " is the pass key."
 QUESTION = " What is the pass key? The pass key is"
+KEYS = range(10_000, 100_000)
 BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass: what a CPU's cache holds
 
 
@@ -54,8 +56,10 @@ def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -
     task = encoding.encode_ordinary(TASK)
     filler = encoding.encode_ordinary(FILLER)
     question = encoding.encode_ordinary(QUESTION)
-    key = encoding.encode_ordinary(f" {rng.integers(10_000, 100_000)}")
-    start, middle, end = [encoding.encode_ordinary(part) for part in (START, MIDDLE, END)]
+    key = encoding.encode_ordinary(f" {rng.integers(KEYS.start, KEYS.stop)}")
+    start = encoding.encode_ordinary(START)
+    middle = encoding.encode_ordinary(MIDDLE)
+    end = encoding.encode_ordinary(END)
     needle = start + key + middle + key + end
     room = length - len(task + needle + question + key)
     repeats = room // len(filler) + 1
@@ -174,7 +178,8 @@ def main() -> None:
         reach = accuracy * lengths
         print_row(Path(run).name, [f"{100 * share:.1f}" for share in accuracy])
         print_row("  95 % interval", [f"{100 * a:.1f}-{100 * b:.1f}" for a, b in zip(low, high)])
-        print_row("  far/middle/near", ["/".join(f"{share:.0f}" for share in row) for row in 100 * thirds])
+        percent = 100 * thirds
+        print_row("  far/middle/near", [f"{far:.0f}/{mid:.0f}/{near:.0f}" for far, mid, near in percent])
         print_row("  reach, tokens", [f"{tokens:.0f}" for tokens in reach])
         numbers = {
             "accuracy": accuracy.tolist(),

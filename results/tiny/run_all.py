@@ -6,9 +6,9 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
 results/tiny/runs/NAME_*.json, or results/far/ for those beyond the paper; strength_* holds what was evaluated
-with scaled queries. What is there already is skipped, a training that was cut off is resumed. The order is that
-of the list below, one seed of everything first, so that a queue that is stopped early leaves whole comparisons.
-The loss curves are gathered in losses.json.
+with scaled queries. What is there already is skipped, a training that was cut off is resumed. The order is
+that of the list below, one seed of everything first, so that a queue that is stopped early leaves whole
+comparisons. The loss curves are gathered in losses.json.
 """
 
 import argparse
