@@ -1,4 +1,4 @@
-# Beyond the paper: the tiny model, made to find its keys at 64 times the training length.
+# Beyond the paper: the tiny model, made to find its keys further past the training length.
 #
 #     python train.py config/fope_far.py                             about ten minutes on two cores
 #     python passkey.py out/fope_far --logn_scale 1 --lengths 256 4096 16384 --trials 50
