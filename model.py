@@ -72,7 +72,7 @@ class GPTConfig:
         self.check_choice("pos", POSITIONS)
         require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must be a multiple of n_head")
 
-    def check_range(self, names: str, least: float, below: float = 1e12) -> None:
+    def check_range(self, names: str, least: float, below: float = 1e18) -> None:
         """ValueError unless each of these settings is in [least, below)."""
         for name in names.split():
             value = getattr(self, name)
