@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str):
     if not condition:
         raise ValueError(message)
 
@@ -58,7 +58,7 @@ class GPTConfig:
     logn_scale: float = 0.0  # a: queries that see n > N keys times 1 + a (ln n / ln N - 1); 0: off
     logn_train: bool = False  # queries that see n keys times ln n / ln N, everywhere, in training too
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
             fits = type(value) is field.type or (field.type is float and type(value) is int)
@@ -72,14 +72,14 @@ class GPTConfig:
         self.check_choice("pos", POSITIONS)
         require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must be a multiple of n_head")
 
-    def check_range(self, names: str, least: float, below: float = 1e18) -> None:
+    def check_range(self, names: str, least: float, below: float = 1e18):
         """ValueError unless each of these settings is in [least, below)."""
         for name in names.split():
             value = getattr(self, name)
             fits = least <= value < below  # false for nan
             require(fits, f"{name} must be at least {least} and below {below:g}, not {value}")
 
-    def check_choice(self, name: str, choices) -> None:
+    def check_choice(self, name: str, choices):
         value = getattr(self, name)
         require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value}")
 
@@ -96,7 +96,7 @@ class GPTConfig:
 class NoPE(nn.Module):
     """No position encoding: order enters through the causal mask alone."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = config
 
@@ -129,7 +129,7 @@ class ALiBi(NoPE):
     1e-4 at 4,096 keys and 2e-3 at 65,536. From there on float16 overflows.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig):
         super().__init__(config)
         m = self.make_slopes(config.n_head) * math.sqrt(config.head_dim)  # attention divides by √head_dim
         coarse = m.bfloat16().float()
@@ -159,7 +159,7 @@ class ALiBi(NoPE):
 class RoPE(NoPE):
     """Rotary position embedding (arXiv 2104.09864): pair m turns by ω_m = θ^(-2m/M) a position (Eq. 2)."""
 
-    def __init__(self, config: GPTConfig, dim: int = 0) -> None:
+    def __init__(self, config: GPTConfig, dim: int = 0):
         super().__init__(config)
         require(config.head_dim % 2 == 0, f"head_dim, n_embd / n_head, must be even, not {config.head_dim}")
         self.dim = dim or config.head_dim  # M, or FoPE's D, in θ^(-2m/M)
@@ -189,8 +189,9 @@ class RoPE(NoPE):
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns every pair (a, b) of dimensions of x (B, H, T, head_dim) to (a cos - b sin, b cos + a sin)."""
     a, b = x.chunk(2, dim=-1)  # dimension m is paired with m + head_dim / 2
-    turned = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)  # float32, as the table is
-    return turned.type_as(x)
+    turned_a = (a * cos - b * sin).type_as(x)  # computed in float32, as the table is
+    turned_b = (b * cos + a * sin).type_as(x)
+    return torch.cat((turned_a, turned_b), dim=-1)
 
 
 class RoPEA(RoPE):
@@ -210,7 +211,7 @@ class FoPE(RoPE):
     are not trained; a checkpoint keeps them, since other coefficients would be another model.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig):
         super().__init__(config, config.fope_dim)
         require(self.dim % config.head_dim == 0, f"fope_dim {self.dim} must be a multiple of head_dim")
         stride = self.dim // config.head_dim
@@ -305,7 +306,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class CausalSelfAttention(nn.Module):
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = config
         self.c_attn = linear(config.n_embd, 3 * config.n_embd)
@@ -354,7 +355,7 @@ class CausalSelfAttention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU (arXiv 2002.05202): the "MLP ratio 8" of Table 2 counts both halves of the up-projection."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig):
         super().__init__()
         self.c_fc = linear(config.n_embd, 8 * config.n_embd)
         self.c_proj = linear(4 * config.n_embd, config.n_embd)
@@ -365,7 +366,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig):
         super().__init__()
         self.norm_1 = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.attn = CausalSelfAttention(config)
@@ -380,7 +381,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)

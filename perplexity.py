@@ -88,24 +88,22 @@ def draw(lengths: list[int], results: list[dict]):
     return figure
 
 
-def print_row(name: str, cells: list) -> None:
+def print_row(name: str, cells: list):
     print(f"{name:24}", *(f"{cell:>12}" for cell in cells), flush=True)
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description="Perplexity by context length.", usage=argparse.SUPPRESS)
     parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
     parser.add_argument(
-        "--lengths", nargs="+", type=int, help="in tokens; default: N/2 to 16 N of the first run"
+        "--lengths", nargs="+", type=int, help="in tokens; default: the first run's N/2 to 16 N"
     )
     parser.add_argument("--tokens", type=int, default=131_072, help="how many to score, in whole stretches")
     parser.add_argument("--dataset", help="the corpus to score; default: what the first run was trained on")
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
     parser.add_argument("--json", type=data.output, help="write the numbers to this file")
     parser.add_argument("--plot", type=data.output, help="draw them in this PNG file (needs matplotlib)")
-    parser.add_argument(
-        "--device", default="auto", help="cuda, mps or cpu; auto: the first of them that is there"
-    )
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the best that is there")
     args = parser.parse_args()
     if args.plot and not importlib.util.find_spec("matplotlib"):
         parser.error("--plot needs matplotlib: pip install matplotlib")

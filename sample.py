@@ -35,7 +35,7 @@ def stream_text(
     yield decoder.decode(b"", final=True)
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description="Prints text from a trained model.", usage=argparse.SUPPRESS)
     parser.add_argument("out_dir", help="directory of a run, such as out/fope_tiny")
     parser.add_argument("--prompt", default="", help="text to continue (default: a new document)")
@@ -45,9 +45,7 @@ def main() -> None:
     parser.add_argument("--top_k", type=int, default=50, help="draw among the k most likely tokens")
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
-    parser.add_argument(
-        "--device", default="auto", help="cuda, mps or cpu; auto: the first of them that is there"
-    )
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the best that is there")
     args = parser.parse_args()
     if min(args.num_samples, args.max_new_tokens, args.top_k) < 1:
         parser.error("--num_samples, --max_new_tokens and --top_k must be above 0")

@@ -74,7 +74,7 @@ class TrainConfig(GPTConfig):
     dtype: str = "auto"  # float32, bfloat16, float16; auto: the fastest that the hardware multiplies
     compile: bool = sys.platform == "linux" and torch.cuda.is_available()  # torch.compile
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         super().__post_init__()
         self.check_range("batch_size gradient_accumulation_steps max_iters", least=1)
         self.check_range("eval_interval eval_tokens log_interval", least=1)
@@ -192,7 +192,7 @@ def make_optimizers(config: TrainConfig, model: GPT) -> list[torch.optim.Optimiz
     return optimizers
 
 
-def start_from(model: GPT, config: TrainConfig) -> None:
+def start_from(model: GPT, config: TrainConfig):
     """Fine-tuning: copies the weights of the run in init_from, whose length and encoding may differ.
 
     At a longer length FoPE has more frequencies: the old coefficients fill the top left of the new
@@ -211,7 +211,7 @@ def start_from(model: GPT, config: TrainConfig) -> None:
         new[name][corner] = old[name][corner]
 
 
-def require_same(names: list[str], old: dict, new: dict) -> None:
+def require_same(names: list[str], old: dict, new: dict):
     for name in names:
         was, now = old.get(name), new[name]
         if was != now:
@@ -249,7 +249,7 @@ def sum_over_processes(x: torch.Tensor) -> float:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig):
     # Processes: one, or as many as torchrun started
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -325,7 +325,7 @@ def train(config: TrainConfig) -> None:
     hide_bar = None if main_process else True  # None: where the output is no terminal
     bar = tqdm(total=config.max_iters, initial=start, unit="step", disable=hide_bar)
 
-    def report(entry: dict) -> None:
+    def report(entry: dict):
         text = ", ".join(f"{key} {value:,.6g}" for key, value in entry.items())
         if not all(math.isfinite(value) for value in entry.values()):
             raise SystemExit(f"error: the loss is not finite ({text}); {out} keeps its last checkpoint")
@@ -372,9 +372,8 @@ def train(config: TrainConfig) -> None:
             lr = get_lr(config, step)
             ratios = [1, config.muon_lr_ratio]
             for optimizer, ratio in zip(optimizers, ratios):
-                for (
-                    group
-                ) in optimizer.param_groups:  # weight_decay, too, since a checkpoint brings the old one
+                # weight_decay, too, is set here, since a checkpoint brings the old one.
+                for group in optimizer.param_groups:
                     group.update(lr=lr * ratio, weight_decay=config.weight_decay)
             # Dropout, too, is a function of (seed, step); tuples of integers have the same hash everywhere.
             torch.manual_seed(hash((config.seed, step, rank)))

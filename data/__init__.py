@@ -66,7 +66,7 @@ def load_tokens(name: str, split: str) -> np.memmap:
     return np.memmap(path, dtype=np.uint16, mode="r")
 
 
-def make_if_free(name: str) -> None:
+def make_if_free(name: str):
     """Prepare the corpus that needs no download, if that is the one and it is not there yet."""
     if name != "python" or (DATA_DIR / name).exists():
         return
@@ -108,12 +108,12 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
         raise error from None
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object):
     with write_whole(path) as file:
         file.write(json.dumps(value, indent=1, default=str, allow_nan=False).encode())
 
 
-def write_results(path: Path, args: argparse.Namespace, **results) -> None:
+def write_results(path: Path, args: argparse.Namespace, **results):
     """An evaluation's numbers as JSON, with its arguments and the commit of the code that made them."""
     git = subprocess.run("git rev-parse HEAD", shell=True, cwd=DATA_DIR, capture_output=True, text=True)
     settings = {key: value for key, value in vars(args).items() if key not in ("json", "plot")}

@@ -65,18 +65,10 @@ FAR_EVALUATIONS = EVALUATIONS | {
 }
 del FAR_EVALUATIONS["passkey_logn2_short"], FAR_EVALUATIONS["passkey_logn2_long"]
 
-ORDER = [(name, 1) for name in ("fope", "rope", "alibi", "cf", "rope_a", "nope", "far", "far_rope")]
-ORDER += [(name, seed) for seed in (2, 3) for name in ("fope", "rope", "alibi", "cf")]
-ORDER += [
-    ("far", 2),
-    ("fs", 1),
-    ("rope_adamw", 1),
-    ("fope_adamw", 1),
-    ("far_cf", 1),
-    ("far_alibi", 1),
-    ("far", 3),
-]
-ORDER += [(name, seed) for seed in (4, 5) for name in ("fope", "rope", "alibi", "cf")]
+ORDER = [(name, 1) for name in ("fope", "rope", "alibi", "cf", "rope_a", "nope", "far")]
+ORDER += [(name, 2) for name in ("fope", "rope", "alibi", "cf", "far")]
+ORDER += [(name, seed) for seed in (3, 4, 5) for name in ("fope", "rope", "alibi", "cf")]
+ORDER += [("fs", 1), ("far", 3), ("far_rope", 1), ("far_cf", 1), ("far_alibi", 1)]
 ORDER += [(name, seed) for seed in (2, 3) for name in ("rope_a", "nope", "fs")]
 ORDER += [(name, seed) for seed in (1, 2, 3) for name in ("fope_adamw", "rope_adamw", "alibi_adamw")]
 ORDER += [("far", seed) for seed in (4, 5)]
