@@ -526,7 +526,7 @@ def time_evaluation(setup: Setup) -> dict:
     return show(f"evaluation, tiny: {text[:, 1:].size:,} tokens, {setup.trials} passkeys", rows)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # as sample.py and passkey.py: in inference_mode autocast casts the weights anew each time
 def time_sampling(setup: Setup) -> dict:
     """Sampling with generate(), which keeps a cache, and by computing everything again for every token."""
     model = GPT(setup.shape).to(setup.device).eval()
@@ -550,7 +550,7 @@ def time_sampling(setup: Setup) -> dict:
     return show(f"sampling {setup.new_tokens} tokens", rows)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # as sample.py and passkey.py: in inference_mode autocast casts the weights anew each time
 def time_passkey(setup: Setup) -> dict:
     """passkey.evaluate at N, and generating six tokens a trial, one trial at a time, without a cache."""
     model = GPT(setup.shape).to(setup.device).eval()

@@ -1,13 +1,14 @@
 """
 Tables and figures of what perplexity.py and passkey.py have measured, over all seeds.
 
-    python -m analysis.plots results/tiny --tables
-    python -m analysis.plots results/tiny --plot figure.png --maps maps.png --summary summary.json
-    python -m analysis.plots results/tiny --tables --only FoPE RoPE "RoPE, AdamW"
+    python -m analysis.plots results/tiny/runs.jsonl --tables
+    python -m analysis.plots results/tiny/runs.jsonl --plot figure.png --maps maps.png --summary summary.json
+    python -m analysis.plots out/*/*.json --tables --only FoPE RoPE "RoPE, AdamW"
 
-It reads files written with --json, and directories of them; files may hold different lengths of the same
-runs. Runs that differ in nothing but their seed are one method. A method is called after its encoding, and
-after each setting in which it differs from the recipe, which is what most runs with its optimizer have.
+It reads files written with --json, .jsonl files that hold one such a line, and directories of .json files;
+files may hold different lengths of the same runs. Runs that differ in nothing but their seed are one method.
+A method is called after its encoding, and after each setting in which it differs from the recipe, which is
+what most runs with its optimizer have.
 
 ±, here, is one standard deviation over seeds. Every number comes unrounded from the files.
 """
@@ -97,11 +98,14 @@ def read_runs(paths: list[Path]) -> list[Run]:
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
         for file in files:
             try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-                if is_evaluation(content):
-                    add_file(runs, content)
-                elif not path.is_dir():
-                    raise ValueError("it holds no results of an evaluation")
+                text = file.read_text(encoding="utf-8")
+                parts = text.splitlines() if file.suffix == ".jsonl" else [text]
+                for part in parts:
+                    content = json.loads(part)
+                    if is_evaluation(content):
+                        add_file(runs, content)
+                    elif not path.is_dir():
+                        raise ValueError("it holds no results of an evaluation")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = f"{type(error).__name__} {error}"
                 raise SystemExit(f"error: {file} is not what --json writes: {reason}") from None

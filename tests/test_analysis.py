@@ -157,6 +157,15 @@ def test_files_of_several_lengths_are_put_together(tmp_path):
     assert run.thirds[64] == [0.0, 0.25, 0.5]
 
 
+def test_a_jsonl_file_holds_an_evaluation_a_line(tmp_path):
+    first = write(tmp_path / "a.json", [result(1, perplexities(4.0, 5.0))], (16, 32))
+    second = write(tmp_path / "b.json", [result(1, accuracies(0.5))], (64,))
+    (tmp_path / "runs.jsonl").write_text(f"{first.read_text()}\n{second.read_text()}\n")
+    [run] = plots.read_runs([tmp_path / "runs.jsonl"])
+    assert run.perplexity == {16: 4.0, 32: 5.0}
+    assert run.passkey == {64: 0.5}
+
+
 def test_another_strength_is_another_method(tmp_path):
     write(tmp_path / "a.json", [result(1, accuracies(1.0))], (16,))
     write(tmp_path / "b.json", [result(1, accuracies(0.5), logn_scale=1.0)], (16,))

@@ -5,10 +5,10 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
     python results/tiny/run_all.py --list        what is done and what is not
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
-results/tiny/runs/NAME_*.json, or results/far/ for those beyond the paper; strength_* holds what was evaluated
-with scaled queries. What is there already is skipped, a training that was cut off is resumed. The order is
-that of the list below, one seed of everything first, so that a queue that is stopped early leaves whole
-comparisons. The loss curves are gathered in losses.json.
+out/NAME_SEED/*.json. Each of these becomes one line of results/tiny/runs.jsonl, or of results/far/runs.jsonl
+for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries. What is there
+already is skipped, a training that was cut off is resumed. The order is that of the list below, so that a
+queue that is stopped early leaves whole comparisons. The loss curves are gathered in losses.json.
 """
 
 import argparse
@@ -17,10 +17,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+LOCK = threading.Lock()  # of the results files
 
 RECIPES = {
     "fope": "--pos=fope",
@@ -49,7 +51,7 @@ RECIPES |= {
 
 # Evaluations: name: script and arguments. N is 256 bytes.
 SHORT = "--lengths 128 256 512 1024 --trials 500"
-LONG = "--lengths 2048 4096 --trials 100"
+LONG = "--lengths 2048 4096 --trials 200"
 EVALUATIONS = {
     "perplexity": "perplexity.py",
     "passkey_short": f"passkey.py {SHORT}",
@@ -61,18 +63,14 @@ FAR_EVALUATIONS = EVALUATIONS | {
     "perplexity_logn1": "perplexity.py --logn_scale 1",
     "passkey_logn1_short": "passkey.py --logn_scale 1 --lengths 512 1024 --trials 500",
     "passkey_logn1_long": f"passkey.py --logn_scale 1 {LONG}",
-    "passkey_logn1_64N": "passkey.py --logn_scale 1 --lengths 16384 --trials 24",
+    "passkey_logn1_64N": "passkey.py --logn_scale 1 --lengths 16384 --trials 50",
 }
 del FAR_EVALUATIONS["passkey_logn2_short"], FAR_EVALUATIONS["passkey_logn2_long"]
 
-ORDER = [(name, 1) for name in ("fope", "rope", "alibi", "cf", "rope_a", "nope", "far")]
-ORDER += [(name, 2) for name in ("fope", "rope", "alibi", "cf", "far")]
-ORDER += [(name, seed) for seed in (3, 4, 5) for name in ("fope", "rope", "alibi", "cf")]
-ORDER += [("fs", 1), ("far", 3), ("far_rope", 1), ("far_cf", 1), ("far_alibi", 1)]
-ORDER += [(name, seed) for seed in (2, 3) for name in ("rope_a", "nope", "fs")]
-ORDER += [(name, seed) for seed in (1, 2, 3) for name in ("fope_adamw", "rope_adamw", "alibi_adamw")]
-ORDER += [("far", seed) for seed in (4, 5)]
-ORDER += [(name, seed) for seed in (1, 2, 3) for name in RECIPES if name.startswith("far_")]
+ORDER = [("fope", 1), ("far", 1), ("rope", 1), ("far_rope", 1), ("alibi", 1), ("rope_a", 1), ("cf", 1)]
+ORDER += [("far", 2), ("far_cf", 1), ("far_alibi", 1)]
+ORDER += [(name, 2) for name in ("fope", "rope", "alibi", "cf", "nope")]
+ORDER += [(name, seed) for seed in (1, 2, 3, 4, 5) for name in ("fope", "rope", "alibi", "cf", "far")]
 ORDER = list(dict.fromkeys(ORDER))
 
 
@@ -84,15 +82,34 @@ def is_trained(out: Path) -> bool:
     return last["iter"] == json.loads((out / "config.json").read_text())["max_iters"]
 
 
-def folder(name: str, key: str) -> Path:
-    """results/far or results/tiny; apart in each: queries as trained, and scaled when they are evaluated."""
+def results_file(name: str, key: str) -> Path:
+    """In results/far or results/tiny; what was evaluated with scaled queries has a file of its own."""
     experiment = "far" if name.startswith("far") else "tiny"
-    strength = re.search(r"logn(\d+)", key)
-    return ROOT / "results" / experiment / (f"strength_{strength[1]}" if strength else "runs")
+    strength = re.search(r"logn([\d.]+)", key)
+    return ROOT / "results" / experiment / (f"strength_{strength[1]}.jsonl" if strength else "runs.jsonl")
 
 
 def evaluations(name: str) -> dict[str, str]:
     return FAR_EVALUATIONS if name.startswith("far") else EVALUATIONS
+
+
+def read_lines(path: Path) -> dict[tuple[str, str], str]:
+    """The lines of a results file by (run, evaluation)."""
+    lines = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            content = json.loads(line)
+            lines[content["runs"][0].removeprefix("out/"), content["evaluation"]] = line
+    return lines
+
+
+def keep(run: str, key: str, path: Path, found: Path) -> None:
+    """Adds what an evaluation wrote to a results file, whose lines are sorted by run."""
+    content = {"evaluation": key} | json.loads(found.read_text())
+    with LOCK:
+        lines = read_lines(path)
+        lines[run, key] = json.dumps(content)
+        path.write_text("".join(lines[place] + "\n" for place in sorted(lines)))
 
 
 def work(job: tuple[str, int]) -> None:
@@ -107,14 +124,19 @@ def work(job: tuple[str, int]) -> None:
                 [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log, check=True
             )
 
-    missing = {key: folder(name, key) / f"{run}_{key}.json" for key in evaluations(name)}
-    missing = {key: target for key, target in missing.items() if not target.exists()}
+    missing = []
+    for key in evaluations(name):
+        if (run, key) not in read_lines(results_file(name, key)):
+            missing.append(key)
     if missing and not is_trained(out):
         resume = ["--resume"] if (out / "ckpt.pt").exists() else []
         call(["train.py", *RECIPES[name].split(), f"--seed={seed}", f"--out_dir=out/{run}", *resume])
-    for key, target in missing.items():
+    for key in missing:
         script, *arguments = evaluations(name)[key].split()
-        call([script, f"out/{run}", *arguments, "--json", str(target)])
+        found = out / f"{key}.json"
+        if not found.exists():
+            call([script, f"out/{run}", *arguments, "--json", str(found)])
+        keep(run, key, results_file(name, key), found)
     print(f"{run} done", flush=True)
 
 
@@ -147,16 +169,17 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--list", action="store_true", help="only say what is done")
     args = parser.parse_args()
-    for name, _ in ORDER:
-        for key in evaluations(name):
-            folder(name, key).mkdir(parents=True, exist_ok=True)
+    for name in RECIPES:
+        results_file(name, "").parent.mkdir(exist_ok=True)
     (ROOT / "out").mkdir(exist_ok=True)
     if args.list:
         for name, seed in ORDER:
-            done = [
-                key for key in evaluations(name) if (folder(name, key) / f"{name}_{seed}_{key}.json").exists()
+            there = [
+                key
+                for key in evaluations(name)
+                if (f"{name}_{seed}", key) in read_lines(results_file(name, key))
             ]
-            print(f"{name}_{seed}: {len(done)} of {len(evaluations(name))} evaluations")
+            print(f"{name}_{seed}: {len(there)} of {len(evaluations(name))} evaluations")
         return
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(attempt, ORDER))
