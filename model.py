@@ -1,5 +1,5 @@
 """
-A GPT whose position encoding is one small class: NoPE, ALiBi, RoPE, RoPE-A or FoPE (arXiv 2412.17739).
+A GPT whose position encoding is one small class: none (NoPE), ALiBi, RoPE, RoPE-A or FoPE (arXiv 2412.17739).
 
     from model import GPT, GPTConfig
     logits, loss = GPT(GPTConfig(pos="fope"))(idx, targets)
@@ -7,16 +7,16 @@ A GPT whose position encoding is one small class: NoPE, ALiBi, RoPE, RoPE-A or F
 This file is the whole model and imports nothing of the repository. train.py trains it; sample.py,
 perplexity.py and passkey.py load it with `load_checkpoint`. Read it from top to bottom with the paper at
 hand: configuration, position encodings, attention, block, GPT, and at the end what every script needs to
-run it.
+run it. Where the paper's text and its released code differ, docs/paper.md says which one this follows.
 
 Names here and symbols in the paper:
 
     block_size               N     the training length, in tokens
     head_dim                 M     dimensions of q and k in one head; RoPE turns them in M / 2 pairs
-    frequencies              ω     angles from one position to the next, in radians; pair m has its own, ω_m
+    frequencies              ω     the angle, in radians, that one position adds; pair m has its own, ω_m
     2π / block_size          ω_l   the floor: a frequency below it makes less than one turn in N tokens
-    fope_dim                 D     RoPE's formula with dimension D gives the bank {ω}: D / 2 frequencies
-    cos_coef, sin_coef       a_ω   the coefficients of the series (Eq. 11), the 1 of the dominant ω_m included
+    fope_dim                 D     the bank {ω} is RoPE's formula with D in place of M: D / 2 frequencies
+    cos_coef, sin_coef       a_ω   the coefficients of the series (Eq. 11), with the 1 that stands at ω_m
     fope_sigma               σ     their scale
     rope_theta               θ     RoPE's base
     B, T, C, H                     batch, tokens, width (n_embd), heads (n_head)
@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 
 def require(condition: bool, message: str):
+    """ValueError unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
@@ -47,20 +48,21 @@ class GPTConfig:
     dropout: float = 0.0  # share of activations dropped in training
     pos: str = "fope"  # position encoding: a name in model.POSITIONS
     rope_theta: float = 10000.0  # base θ of RoPE's frequencies
-    fope_sigma: float = 0.3  # scale σ of the Fourier coefficients; 0 leaves only the clipping
+    fope_sigma: float = 0.3  # scale σ of the Fourier coefficients; 0: none, as with fope_series False
     fope_dim: int = 0  # D, the dimension of the bank of frequencies, a multiple of head_dim; 0: head_dim
-    fope_init: str = "xavier"  # "xavier": gain σ, as the released code; "normal": N(0, σ), as the text
+    fope_init: str = "xavier"  # "xavier": gain σ, as in the paper's code; "normal": N(0, σ), as in its text
     fope_series: bool = True  # FS: each dimension a Fourier series; False: one frequency each
     fope_clip: bool = True  # CF: frequencies under the floor 2π/N become zero
-    yarn_scale: float = 1.0  # YaRN: slow frequencies down for a context so many times as long; 1: off
+    yarn_scale: float = 1.0  # YaRN: divides low frequencies by this, for a context so much longer; 1: off
     yarn_length: int = 0  # the context length before YaRN; 0: block_size
-    qk_norm: bool = False  # q and k to mean 0 and variance 1 in each head, before positions are written in
-    logn_scale: float = 0.0  # a: queries that see n > N keys times 1 + a (ln n / ln N - 1); 0: off
-    logn_train: bool = False  # queries that see n keys times ln n / ln N, everywhere, in training too
+    qk_norm: bool = False  # q and k to mean 0 and variance 1 in each head, before the position encoding
+    logn_scale: float = 0.0  # a: past N, multiplies the n-th query by 1 + a (ln n / ln N - 1); 0: off
+    logn_train: bool = False  # multiplies every n-th query by ln n / ln N, in training too
 
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
+            # not isinstance, to which True is an int; an int will do for a float
             fits = type(value) is field.type or (field.type is float and type(value) is int)
             require(fits, f"{field.name} must be of type {field.type.__name__}, not {value!r}")
         self.check_range("vocab_size n_head n_embd yarn_scale", least=1)
@@ -76,7 +78,7 @@ class GPTConfig:
         """ValueError unless each of these settings is in [least, below)."""
         for name in names.split():
             value = getattr(self, name)
-            fits = least <= value < below  # false for nan
+            fits = least <= value < below  # nan fails every comparison
             require(fits, f"{name} must be at least {least} and below {below:g}, not {value}")
 
     def check_choice(self, name: str, choices):
@@ -90,7 +92,8 @@ class GPTConfig:
 
 # ---------------------------------------------------------------------------------------------------------
 # Position encodings. Attention calls two methods of an encoding: encode() writes positions into q and k, and
-# bias() is added to the scores. A new encoding is a subclass that overrides one, and a line in POSITIONS.
+# bias() is added to the scores. The five here need encode() alone; the README adds T5's encoding by bias().
+# A new encoding is a subclass that overrides one of the two, and a line in POSITIONS.
 
 
 class NoPE(nn.Module):
@@ -103,14 +106,14 @@ class NoPE(nn.Module):
     def encode(self, q: Tensor, k: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Writes the positions start, start + 1, ... into queries and keys, each (B, H, T, head_dim).
 
-        q and k may come back with more features than head_dim, as many in one as in the other.
+        q and k may come back with more features than head_dim (ALiBi's do), as many in one as in the other.
         """
         return q, k
 
     def bias(self, q_len: int, k_len: int) -> Tensor | None:
         """Added to the scores: float32, (H, q_len, k_len); the queries are the last q_len of k_len tokens.
 
-        For what encode() cannot express, as a learned bias, since it takes a q_len x k_len matrix.
+        Only for what encode() cannot express, such as a learned bias: it costs a q_len x k_len matrix.
         """
         return None
 
@@ -118,13 +121,15 @@ class NoPE(nn.Module):
 class ALiBi(NoPE):
     """Attention with linear biases (arXiv 2108.12409): score += -m_h (i - j) for query i and key j.
 
-    -m (i - j) is the dot product [m, i] · [j, -m]. So it is written into more features of q and k, and there
-    is no matrix of biases. Attention may run in bfloat16, whose numbers have 8 bits. Therefore a position is
-    split into a multiple of 256 and the rest, i = i_256 + i_1, both exact up to 65,535:
+    -m (i - j) is the dot product [m, i] · [j, -m]. So with [m, i] written in front of q and [j, -m] in front
+    of k, the product q · k that attention computes anyway holds the bias, and no matrix of biases is needed.
+    bfloat16 has 8 significant bits, therefore each number stands there as a sum of two that it holds exactly:
+    i = high + low, the multiple of 256 below it and the rest (exact up to 65,535), and m = coarse + rest. So
+    there are eight features:
 
-        [m, m, i_256, i_1] · [j_256, j_1, -m, -m]
+        q: [coarse, coarse, rest, rest, high_i, low_i, high_i, low_i]
+        k: [high_j, low_j, high_j, low_j, -coarse, -coarse, -rest, -rest]
 
-    and m, too, into its bfloat16 value and what that leaves, with these four features for each.
     Against the formula in float64 the output is off by its own rounding in half precision, and in float32 by
     1e-4 at 4,096 keys and 2e-3 at 65,536. From there on float16 overflows.
     """
@@ -133,12 +138,13 @@ class ALiBi(NoPE):
         super().__init__(config)
         m = self.make_slopes(config.n_head) * math.sqrt(config.head_dim)  # attention divides by √head_dim
         coarse = m.bfloat16().float()
-        slopes = torch.stack((coarse, coarse, m - coarse, m - coarse), dim=-1)
+        rest = m - coarse
+        slopes = torch.stack((coarse, coarse, rest, rest), dim=-1)
         self.register_buffer("slopes", slopes[:, None, :], persistent=False)  # (H, 1, 4)
 
     @staticmethod
     def make_slopes(n_head: int) -> Tensor:
-        """m_h = 2^(-8h/H) for h = 1..H; for an H between powers of two, the h = 1/2, 3/2, ... fill up."""
+        """m_h = 2^(-8h/P) for h = 1..P, then h = 1/2, 3/2, ... until there are H; P: power of two, P <= H."""
         power = 2 ** int(math.log2(n_head))
         h = torch.cat((torch.arange(1, power + 1), torch.arange(0.5, power)))
         return 2 ** (-8 * h[:n_head] / power)
@@ -146,28 +152,29 @@ class ALiBi(NoPE):
     def encode(self, q, k, start):
         B, H, T, _ = q.shape
         position = torch.arange(start, start + T, device=q.device)
-        ones = position % 256
-        numbers = torch.stack((position - ones, ones, position - ones, ones), dim=-1)  # (T, 4)
+        low = position % 256
+        high = position - low
+        numbers = torch.stack((high, low, high, low), dim=-1)  # (T, 4)
         numbers = numbers.expand(B, H, T, 4).type_as(q)
         slopes = self.slopes.expand(B, H, T, 4).type_as(q)
-        # In front, so that these large terms cancel before the small ones are added.
+        # In front: kernels sum in this order, and so these large terms cancel before the small ones come.
         q = torch.cat((slopes, numbers, q), dim=-1)
         k = torch.cat((numbers, -slopes, k), dim=-1)
         return q, k
 
 
 class RoPE(NoPE):
-    """Rotary position embedding (arXiv 2104.09864): pair m turns by ω_m = θ^(-2m/M) a position (Eq. 2)."""
+    """Rotary position embedding (arXiv 2104.09864): pair m turns by ω_m = θ^(-2m/M) per position (Eq. 2)."""
 
     def __init__(self, config: GPTConfig, dim: int = 0):
         super().__init__(config)
         require(config.head_dim % 2 == 0, f"head_dim, n_embd / n_head, must be even, not {config.head_dim}")
         self.dim = dim or config.head_dim  # M, or FoPE's D, in θ^(-2m/M)
-        frequencies = self.make_frequencies()
+        frequencies = self.make_frequencies()  # which subclasses override
         if config.yarn_scale > 1:
             frequencies = yarn(frequencies, self.dim, config)
         # YaRN also sharpens attention: cosine and sine, and so q and k, are scaled by this factor.
-        self.temperature = 0.1 * math.log(config.yarn_scale) + 1
+        self.yarn_factor = 0.1 * math.log(config.yarn_scale) + 1
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def make_frequencies(self) -> Tensor:
@@ -178,7 +185,7 @@ class RoPE(NoPE):
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of every pair's angle at positions (T,): float32, each (T, head_dim / 2)."""
         angles = positions.float()[:, None] * self.frequencies
-        return angles.cos() * self.temperature, angles.sin() * self.temperature
+        return angles.cos() * self.yarn_factor, angles.sin() * self.yarn_factor
 
     def encode(self, q, k, start):
         positions = torch.arange(start, start + q.size(-2), device=q.device)
@@ -187,9 +194,12 @@ class RoPE(NoPE):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns every pair (a, b) of dimensions of x (B, H, T, head_dim) to (a cos - b sin, b cos + a sin)."""
+    """Turns every pair (a, b) of dimensions of x (B, H, T, head_dim) to (a cos - b sin, b cos + a sin).
+
+    With FoPE's series in place of cosine and sine, it also stretches them a little.
+    """
     a, b = x.chunk(2, dim=-1)  # dimension m is paired with m + head_dim / 2
-    turned_a = (a * cos - b * sin).type_as(x)  # computed in float32, as the table is
+    turned_a = (a * cos - b * sin).type_as(x)  # in float32, as the table is, also where x is in bfloat16
     turned_b = (b * cos + a * sin).type_as(x)
     return torch.cat((turned_a, turned_b), dim=-1)
 
@@ -204,11 +214,15 @@ class RoPEA(RoPE):
 
 
 class FoPE(RoPE):
-    """Fourier position embedding: each dimension a Fourier series, frequencies under the floor zero (Eq. 13).
+    """Fourier position embedding: each pair a Fourier series (Eq. 11), and a floor (Eq. 13).
 
-    The paper's text draws the coefficients from N(0, σ), its released code from Xavier-normal with gain σ, a
-    much smaller spread and the default here. Each layer and head has its own, for cosine and sine apart. They
-    are not trained; a checkpoint keeps them, since other coefficients would be another model.
+    Eq. 11 and 13 are of the distance between query and key. As in the paper's code, q and k each get the
+    series of their own position, so that a score depends a little on more than the distance.
+
+    The paper's text draws the coefficients from N(0, σ); its code, and the default here, is Xavier-normal
+    with gain σ, which is much smaller (0.02 for the paper's 60M). Every layer and every head has its own, and
+    cosine and sine have separate ones. They are not trained; a checkpoint keeps them, since other
+    coefficients would be another model.
     """
 
     def __init__(self, config: GPTConfig):
@@ -216,8 +230,8 @@ class FoPE(RoPE):
         require(self.dim % config.head_dim == 0, f"fope_dim {self.dim} must be a multiple of head_dim")
         stride = self.dim // config.head_dim
         # A row for each frequency ω of the bank, a column for each pair m that turns; the 1 of Eq. 11 stands
-        # where ω is the pair's own ω_m. With D = M that is the identity, as on the left for four frequencies.
-        # With D = 2M only every second ω is one of RoPE's, so every second column is left:
+        # where ω is the pair's own ω_m. With D = M that is the identity, here the left one, for four
+        # frequencies. With D = 2M only every second ω is an ω_m: the right one keeps the columns of those.
         #     1 0 0 0          1 0
         #     0 1 0 0          0 0
         #     0 0 1 0          0 1
@@ -226,7 +240,8 @@ class FoPE(RoPE):
         sources, outputs = dominant.shape
         std = config.fope_sigma if config.fope_series else 0.0
         if config.fope_init == "xavier":
-            fan_in = sources * outputs  # as PyTorch counts them for a tensor (n_head, sources, outputs)
+            # √(2 / (fan_in + fan_out)), as PyTorch counts them for a tensor (n_head, sources, outputs)
+            fan_in = sources * outputs
             fan_out = config.n_head * outputs
             std = std * math.sqrt(2 / max(fan_in + fan_out, 1))
         noise = std * torch.randn(2, config.n_head, sources, outputs)
@@ -234,7 +249,7 @@ class FoPE(RoPE):
         self.register_buffer("sin_coef", dominant + noise[1])
 
     def make_frequencies(self) -> Tensor:
-        """RoPE's from the floor up: those below are deleted here, and `table` pads with frequency zero."""
+        """RoPE's from the floor 2π/N up. Those below are deleted here; `table` pads with frequency zero."""
         frequencies = super().make_frequencies()
         if self.config.fope_clip:
             frequencies = frequencies[frequencies >= 2 * math.pi / self.config.block_size]
@@ -246,28 +261,31 @@ class FoPE(RoPE):
         with torch.autocast(positions.device.type, enabled=False):  # keeps these products in float32
             cos = cos @ self.cos_coef  # (H, T, outputs)
             sin = sin @ self.sin_coef
-        # The deleted frequencies are zero: cosine 1, sine 0 (Eq. 13; the released code pads both with 1).
+        # The deleted frequencies are zero: cosine 1 (times YaRN's factor) and sine 0, as in Eq. 13. (The
+        # paper's code pads both with 1.)
         clipped = self.config.head_dim // 2 - cos.size(-1)
-        return F.pad(cos, (0, clipped), value=self.temperature), F.pad(sin, (0, clipped))
+        return F.pad(cos, (0, clipped), value=self.yarn_factor), F.pad(sin, (0, clipped))
 
 
 POSITIONS = {"nope": NoPE, "alibi": ALiBi, "rope": RoPE, "rope_a": RoPEA, "fope": FoPE}
 
 
 def yarn(frequencies: Tensor, dim: int, config: GPTConfig) -> Tensor:
-    """YaRN (arXiv 2309.00071, section 3.2): slows down the frequencies that are slow already.
+    """YaRN (arXiv 2309.00071, section 3.2): lowers the frequencies that are low already.
 
     Those with over 32 turns in the original length stay, those with under 1 are divided by yarn_scale, and
-    between them lies a ramp over the index m. dim is M, or FoPE's D, in θ^(-2m/M).
+    between them lies a ramp over the index m, as in YaRN's code. dim is M, or FoPE's D, in θ^(-2m/dim). FoPE
+    clips first: what this lowers under the floor stays.
     """
     length = config.yarn_length or config.block_size
 
-    def index(turns: int) -> float:  # m of the frequency that makes so many turns in the original length
+    def index(turns: int) -> float:
+        """The m whose frequency θ^(-2m/dim) makes so many turns in the original length."""
         return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(config.rope_theta))
 
     low = max(math.floor(index(32)), 0)
-    high = min(math.ceil(index(1)), dim - 1)
-    ramp = (torch.arange(len(frequencies)) - low) / max(high - low, 0.001)
+    high = min(math.ceil(index(1)), dim - 1)  # dim - 1 as in YaRN's code, though m ends at dim / 2
+    ramp = (torch.arange(len(frequencies)) - low) / max(high - low, 0.001)  # not 0 / 0
     ramp = ramp.clamp(0, 1)
     return frequencies * (1 - ramp) + frequencies / config.yarn_scale * ramp
 
@@ -283,14 +301,16 @@ def attention(q, k, v, bias=None, dropout=0.0):
     """
     q_len, k_len = q.size(-2), k.size(-2)
     head_dim = v.size(-1)
+    # A single query sees all keys and needs no mask. Several from the beginning: PyTorch's is_causal. Several
+    # after a cache, where is_causal would align the first of them with the first key, or a bias: a matrix.
     mask = None
-    if bias is not None or 1 < q_len < k_len:  # after a cache, is_causal would line up with the first keys
-        mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
-    if bias is not None:
-        mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # (1, H, q_len, k_len): fast on CPUs
     is_causal = False
-    if mask is None and q_len > 1:  # an `if`, since to torch.compile q_len > 1 may be a symbol and no bool
+    if bias is not None or 1 < q_len < k_len:
+        mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
+    elif q_len > 1:  # an `if`, since to torch.compile q_len > 1 may be a symbol and no bool
         is_causal = True
+    if bias is not None:
+        mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # 4-D: fast on CPUs
     extra = q.size(-1) - head_dim
     if extra > 0:
         v = F.pad(v, (0, extra))  # the fast kernels want q, k and v equally wide
@@ -299,7 +319,7 @@ def attention(q, k, v, bias=None, dropout=0.0):
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Without bias; the weights are normal, cut at three standard deviations."""
+    """Without bias; the weights are normal, cut at three standard deviations, with no scaling by depth."""
     layer = nn.Linear(inputs, outputs, bias=False)
     nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.06, b=0.06)
     return layer
@@ -340,9 +360,10 @@ class CausalSelfAttention(nn.Module):
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
     def scale_queries(self, q: Tensor, past: int) -> Tensor:
-        """Softmax over n keys gives one of them about 1/n; scores that grow as ln n make up for it.
+        """Multiplies each query by a factor that grows as ln n, where n is how many keys it sees.
 
-        (arXiv 2202.12172, 2501.19399.) So a query that sees n keys is scaled up, beyond N or everywhere.
+        A softmax over n keys gives one of them about 1/n; scores that grow as ln n make up for it
+        (arXiv 2202.12172, 2501.19399).
         """
         n = torch.arange(past + 1, past + q.size(2) + 1, device=q.device)[:, None]  # (T, 1)
         ratio = n.log() / math.log(self.config.block_size)  # ln n / ln N: 1 at the training length
@@ -353,7 +374,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU (arXiv 2002.05202): the "MLP ratio 8" of Table 2 counts both halves of the up-projection."""
+    """SwiGLU (arXiv 2002.05202). The "MLP ratio 8" of Table 2 is the up-projection, which the gate halves."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -391,7 +412,7 @@ class GPT(nn.Module):
         self.lm_head = linear(config.n_embd, config.vocab_size)  # not tied to wte
 
     def num_params(self) -> int:
-        """Trained parameters without the output embedding, as the paper counts its "60M"."""
+        """Trained parameters without the output embedding; so counted, the paper's 60M has 60M."""
         return sum(p.numel() for p in self.parameters()) - self.lm_head.weight.numel()
 
     def hidden(self, idx: Tensor, cache: list[dict] | None = None) -> Tensor:
@@ -410,9 +431,9 @@ class GPT(nn.Module):
     def forward(self, idx: Tensor, targets: Tensor | None = None):
         """Logits (B, T, vocab_size) and loss for tokens idx (B, T) and targets (B, T), what follows each.
 
-        Without targets: the last position's logits, (B, 1, vocab_size), and None. Targets of -1 do not count.
-        Every row weighs the same, however many of its targets count, so that the few digits of a passkey
-        weigh as much as a row of text; each row needs one that counts.
+        Without targets: the last position's logits, (B, 1, vocab_size), and None.
+        Targets of -1 do not count. The loss is the mean over rows of the mean over a row's counted targets,
+        so that the five digits of a passkey weigh as much as a row of text; each row needs one that counts.
         """
         x = self.hidden(idx)
         if targets is None:
@@ -440,7 +461,7 @@ class GPT(nn.Module):
             if temperature == 0:
                 new = logits.argmax(dim=-1, keepdim=True)
             else:
-                probabilities = (logits / max(temperature, 1e-6)).softmax(dim=-1)
+                probabilities = (logits / max(temperature, 1e-6)).softmax(dim=-1)  # a tinier one overflows
                 new = torch.multinomial(probabilities, num_samples=1)
             yield new
 
