@@ -50,27 +50,33 @@ RECIPES |= {
 }
 
 # Evaluations: name: script and arguments. N is 256 bytes.
-SHORT = "--lengths 128 256 512 1024 --trials 500"
-LONG = "--lengths 2048 4096 --trials 200"
+SCALED = "--lengths 512 1024 2048 4096 --trials 200"
 EVALUATIONS = {
     "perplexity": "perplexity.py",
-    "passkey_short": f"passkey.py {SHORT}",
-    "passkey_long": f"passkey.py {LONG}",
-    "passkey_logn2_short": "passkey.py --logn_scale 2 --lengths 512 1024 --trials 500",
-    "passkey_logn2_long": f"passkey.py --logn_scale 2 {LONG}",
+    "passkey_short": "passkey.py --lengths 128 256 512 1024 --trials 500",
+    "passkey_long": "passkey.py --lengths 2048 4096 --trials 200",
 }
-FAR_EVALUATIONS = EVALUATIONS | {
-    "perplexity_logn1": "perplexity.py --logn_scale 1",
-    "passkey_logn1_short": "passkey.py --logn_scale 1 --lengths 512 1024 --trials 500",
-    "passkey_logn1_long": f"passkey.py --logn_scale 1 {LONG}",
-    "passkey_logn1_64N": "passkey.py --logn_scale 1 --lengths 16384 --trials 50",
-}
-del FAR_EVALUATIONS["passkey_logn2_short"], FAR_EVALUATIONS["passkey_logn2_long"]
+TINY_EVALUATIONS = EVALUATIONS | {"passkey_logn2": f"passkey.py --logn_scale 2 {SCALED}"}
+FAR_EVALUATIONS = EVALUATIONS | {"perplexity_logn1": "perplexity.py --logn_scale 1"}
+for strength in ("0.5", "1"):
+    FAR_EVALUATIONS |= {
+        f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}",
+        f"passkey_logn{strength}_64N": f"passkey.py --logn_scale {strength} --lengths 16384 --trials 25",
+    }
 
-ORDER = [("fope", 1), ("far", 1), ("rope", 1), ("far_rope", 1), ("alibi", 1), ("rope_a", 1), ("cf", 1)]
-ORDER += [("far", 2), ("far_cf", 1), ("far_alibi", 1)]
-ORDER += [(name, 2) for name in ("fope", "rope", "alibi", "cf", "nope")]
-ORDER += [(name, seed) for seed in (1, 2, 3, 4, 5) for name in ("fope", "rope", "alibi", "cf", "far")]
+ORDER = [("fope", 1), ("rope", 1), ("far_rope", 1), ("far", 1), ("far", 2), ("alibi", 1), ("far", 3)]
+ORDER += [("rope_a", 1), ("cf", 1), ("far_cf", 1), ("far_alibi", 1)]
+ORDER += [(name, 2) for name in ("fope", "rope", "alibi", "cf")]
+ORDER += [(name, 1) for name in ("nope", "fs", "far_no_logn", "far_no_norm", "far_fs")]
+ORDER += [("far_cf", 2), ("far_cf", 3)]
+ORDER += [(name, 3) for name in ("fope", "rope", "alibi", "cf")]
+ORDER += [("far_cf", 4), ("far_cf", 5)]
+ORDER += [(name, 2) for name in ("far_rope", "far_alibi")]
+ORDER += [(name, 1) for name in ("far_adamw", "fope_adamw", "rope_adamw", "alibi_adamw")]
+ORDER += [(name, seed) for seed in (4, 5) for name in ("far", "fope", "rope", "alibi", "cf")]
+ORDER += [(name, seed) for seed in (2, 3) for name in ("rope_a", "nope", "fs")]
+ORDER += [(name, seed) for seed in (2, 3) for name in ("fope_adamw", "rope_adamw", "alibi_adamw")]
+ORDER += [(name, seed) for seed in (2, 3) for name in RECIPES if name.startswith("far_")]
 ORDER = list(dict.fromkeys(ORDER))
 
 
@@ -90,7 +96,7 @@ def results_file(name: str, key: str) -> Path:
 
 
 def evaluations(name: str) -> dict[str, str]:
-    return FAR_EVALUATIONS if name.startswith("far") else EVALUATIONS
+    return FAR_EVALUATIONS if name.startswith("far") else TINY_EVALUATIONS
 
 
 def read_lines(path: Path) -> dict[tuple[str, str], str]:
