@@ -78,8 +78,7 @@ class TrainConfig(GPTConfig):
         super().__post_init__()
         self.check_range("batch_size gradient_accumulation_steps max_iters", least=1)
         self.check_range("eval_interval eval_tokens log_interval", least=1)
-        self.check_range("learning_rate", least=1e-12)
-        self.check_range("min_lr warmup_iters muon_lr_ratio weight_decay grad_clip", least=0)
+        self.check_range("learning_rate min_lr warmup_iters muon_lr_ratio weight_decay grad_clip", least=0)
         self.check_range("beta1 beta2", least=0, below=1)
         self.check_range("seed", least=0, below=2**32)  # NumPy takes [2**32, 5] for [0, 1, 5]
         require(0 <= self.passkey_frac <= 1, f"passkey_frac must be from 0 to 1, not {self.passkey_frac}")
@@ -233,7 +232,7 @@ def open_run(out: Path, checkpoint: dict | None):
         raise SystemExit(f"error: {out} holds a run; --resume goes on with it, --name=... is another")
     kept = 0
     if checkpoint:  # what was logged after the checkpoint will be logged again
-        kept = min(checkpoint["log_size"], (out / "log.jsonl").stat().st_size)
+        kept = min(checkpoint["log_size"], log.tell())
     log.truncate(kept)
     for unfinished in out.glob("*.tmp"):  # left by a process that was killed
         unfinished.unlink()
@@ -280,8 +279,7 @@ def train(config: TrainConfig):
         raise SystemExit(f"error: {config.dataset} is too short for block_size {config.block_size}")
     if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
         raise SystemExit(f"error: a passkey prompt needs a block_size of {passkey.shortest(encoding)}")
-    room = (len(val_tokens) - 1) // stretch
-    count = min(max(config.eval_tokens // stretch, 1), room)
+    count = max(min(config.eval_tokens, len(val_tokens) - 1) // stretch, 1)
     positions = perplexity.spread(len(val_tokens), count, stretch)
     val_text = val_tokens[positions[rank::world_size]]  # every process takes its share
 
@@ -338,7 +336,7 @@ def train(config: TrainConfig):
     saved = start if checkpoint else -1  # the step of the last checkpoint, which is not evaluated again
     tokens_per_step = config.batch_size * config.gradient_accumulation_steps * config.block_size
     clock = time.perf_counter()
-    clock_step = start
+    steps = 0  # since the last log line
     try:
         for step in range(start, config.max_iters + 1):
             if (step % config.eval_interval == 0 or step == config.max_iters) and step != saved:
@@ -373,8 +371,7 @@ def train(config: TrainConfig):
             ratios = [1, config.muon_lr_ratio]
             for optimizer, ratio in zip(optimizers, ratios):
                 # weight_decay, too, is set here, since a checkpoint brings the old one.
-                for group in optimizer.param_groups:
-                    group.update(lr=lr * ratio, weight_decay=config.weight_decay)
+                optimizer.param_groups[0].update(lr=lr * ratio, weight_decay=config.weight_decay)
             # Dropout, too, is a function of (seed, step); tuples of integers have the same hash everywhere.
             torch.manual_seed(hash((config.seed, step, rank)))
             step_loss = torch.zeros((), device=device)
@@ -403,14 +400,14 @@ def train(config: TrainConfig):
             scaler.update()
             model.zero_grad()
 
+            steps += 1
             if step % config.log_interval == 0:
                 mean_loss = sum_over_processes(step_loss) / world_size
                 now = time.perf_counter()
-                steps = step + 1 - clock_step
                 speed = steps * tokens_per_step / (now - clock)
                 report({"iter": step, "loss": mean_loss, "lr": lr, "tokens_per_s": speed})
                 clock = now
-                clock_step = step + 1
+                steps = 0
             bar.update()
     except (OSError, MemoryError, torch.OutOfMemoryError) as error:  # a full disk, a batch too large
         raise SystemExit(f"error: {out}, iter {step}: {type(error).__name__} {error}") from None
