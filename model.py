@@ -513,9 +513,9 @@ def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         config, meta = checkpoint["config"], checkpoint["meta"]
-        settings = {field.name: config[field.name] for field in fields(GPTConfig)}
         if logn_scale is not None:
-            settings["logn_scale"] = logn_scale
+            config["logn_scale"] = logn_scale
+        settings = {field.name: config[field.name] for field in fields(GPTConfig)}
         model = GPT(GPTConfig(**settings))
         model.load_state_dict(checkpoint["model"])
         finite = all(weight.isfinite().all() for weight in checkpoint["model"].values())

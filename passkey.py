@@ -142,7 +142,7 @@ def main():
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
     parser.add_argument("--json", type=data.output, help="write the numbers to this file")
     parser.add_argument("--plot", type=data.output, help="draw them in this PNG file (needs matplotlib)")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the best that is there")
+    parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
     args = parser.parse_args()
     if args.plot and not importlib.util.find_spec("matplotlib"):
         parser.error("--plot needs matplotlib: pip install matplotlib")
@@ -151,8 +151,7 @@ def main():
     if args.seed < 0:
         parser.error("--seed must not be below 0")
 
-    device = pick_device(args.device)
-    _, first = load_checkpoint(args.runs[0], device)  # for its lengths
+    _, first = load_checkpoint(args.runs[0], args.device)  # for its lengths
     N = first["config"]["block_size"]
     least = shortest(data.get_encoding(first["meta"]["encoding"]))
     lengths = sorted(args.lengths or [n for n in (N // 2, N, 2 * N, 4 * N, 8 * N, 16 * N) if n >= least])
@@ -161,10 +160,10 @@ def main():
     print_row("passkey, %", lengths)
     results = []
     for run in args.runs:
-        model, checkpoint = load_checkpoint(run, device, args.logn_scale)
+        model, checkpoint = load_checkpoint(run, args.device, args.logn_scale)
         encoding = data.get_encoding(checkpoint["meta"]["encoding"])
         right = []
-        with autocast(device):
+        with autocast(args.device):
             for length in lengths:
                 right.append(evaluate(model, encoding, length, args.trials, args.seed))
         right = np.array(right)  # (lengths, trials)
@@ -184,10 +183,10 @@ def main():
             "thirds": thirds.tolist(),
             "by_depth": by_parts(right, 10).tolist(),
         }
-        config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}  # the strength that was used
-        results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)
+        about = {"checkpoint": run, "iter": checkpoint["iter"], "config": checkpoint["config"]}
+        results.append(about | numbers)
         if args.json:  # after each run, so that nothing is lost if a later one fails
-            data.write_results(args.json, args, lengths=lengths, used_device=str(device), results=results)
+            data.write_results(args.json, args, lengths=lengths, results=results)
     if args.plot:
         with data.write_whole(args.plot) as file:
             draw(lengths, results).savefig(file, format="png")

@@ -103,14 +103,13 @@ def main():
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
     parser.add_argument("--json", type=data.output, help="write the numbers to this file")
     parser.add_argument("--plot", type=data.output, help="draw them in this PNG file (needs matplotlib)")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the best that is there")
+    parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
     args = parser.parse_args()
     if args.plot and not importlib.util.find_spec("matplotlib"):
         parser.error("--plot needs matplotlib: pip install matplotlib")
 
     # The text, the same for every length and run
-    device = pick_device(args.device)
-    _, first = load_checkpoint(args.runs[0], device)  # for its lengths and its corpus
+    _, first = load_checkpoint(args.runs[0], args.device)  # for its lengths and its corpus
     N = first["config"]["block_size"]
     lengths = sorted(args.lengths or [N // 2, N, 2 * N, 4 * N, 8 * N, 16 * N])
     if lengths[0] < 1:
@@ -133,7 +132,7 @@ def main():
     print_row("perplexity", lengths)
     results = []
     for run in args.runs:
-        model, checkpoint = load_checkpoint(run, device, args.logn_scale)
+        model, checkpoint = load_checkpoint(run, args.device, args.logn_scale)
         if checkpoint["meta"]["encoding"] != meta["encoding"]:
             raise SystemExit(f"error: {run} is not in the encoding of {dataset}, {meta['encoding']}")
         if checkpoint["meta"]["sha256"] != meta["sha256"] and not args.dataset:
@@ -141,7 +140,7 @@ def main():
                 f"error: {run} was trained on another corpus than data/{dataset}; name one by --dataset"
             )
         losses = []  # by length, of every token
-        with autocast(device):
+        with autocast(args.device):
             for length in tqdm(lengths, run, leave=False, disable=None):
                 losses.append(token_losses(model, text, length).flatten())
         if not results:
@@ -161,16 +160,11 @@ def main():
         if len(results) > 0:
             pairs = zip(numbers["difference"], numbers["difference_error"])
             print_row("  loss - the first run's", [f"{d:+.3f}±{e:.3f}" for d, e in pairs])
-        config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}  # the strength that was used
-        results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config} | numbers)
+        about = {"checkpoint": run, "iter": checkpoint["iter"], "config": checkpoint["config"]}
+        results.append(about | numbers)
         if args.json:  # after each run, so that nothing is lost if a later one fails
-            about = {
-                "lengths": lengths,
-                "scored": text[:, 1:].size,
-                "corpus": meta,
-                "used_device": str(device),
-            }
-            data.write_results(args.json, args, **about, results=results)
+            scored = text[:, 1:].size
+            data.write_results(args.json, args, lengths=lengths, scored=scored, corpus=meta, results=results)
     if args.plot:
         with data.write_whole(args.plot) as file:
             draw(lengths, results).savefig(file, format="png")

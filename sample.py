@@ -45,20 +45,19 @@ def main():
     parser.add_argument("--top_k", type=int, default=50, help="draw among the k most likely tokens")
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the best that is there")
+    parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
     args = parser.parse_args()
     if min(args.num_samples, args.max_new_tokens, args.top_k) < 1:
         parser.error("--num_samples, --max_new_tokens and --top_k must be above 0")
     if not 0 <= args.seed < 2**64 or not 0 <= args.temperature < math.inf:
         parser.error("--seed must be from 0 to 2^64, --temperature finite and not below 0")
 
-    device = pick_device(args.device)
-    model, checkpoint = load_checkpoint(args.out_dir, device, args.logn_scale)
+    model, checkpoint = load_checkpoint(args.out_dir, args.device, args.logn_scale)
     encoding = data.get_encoding(checkpoint["meta"]["encoding"])
     torch.manual_seed(args.seed)
     for i in range(args.num_samples):
         print(f"--- sample {i + 1}", args.prompt, sep="\n", end="", flush=True)
-        with autocast(device):
+        with autocast(args.device):
             for piece in stream_text(
                 model, encoding, args.prompt, args.max_new_tokens, args.temperature, args.top_k
             ):
