@@ -97,13 +97,13 @@ def evaluate(
     return right
 
 
-def wilson(share: np.ndarray, trials: int) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of shares of so many trials (Wilson score); at 0 and 1 a plain ± would be zero."""
+def wilson(share: np.ndarray, trials: int) -> np.ndarray:
+    """95 % intervals (n, 2) of shares (n,) of so many trials (Wilson); at 0 and 1 a plain ± would be zero."""
     z = 1.96
     scale = 1 + z**2 / trials
     centre = (share + z**2 / (2 * trials)) / scale
     half = z * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / scale
-    return (centre - half).clip(min=0), (centre + half).clip(max=1)  # rounding may leave them just outside
+    return np.stack((centre - half, centre + half), axis=1).clip(0, 1)  # rounding may leave them just outside
 
 
 def by_parts(right: np.ndarray, parts: int) -> np.ndarray:
@@ -146,10 +146,8 @@ def main():
     args = parser.parse_args()
     if args.plot and not importlib.util.find_spec("matplotlib"):
         parser.error("--plot needs matplotlib: pip install matplotlib")
-    if not 10 <= args.trials <= 10**6:
-        parser.error("--trials must be from 10, one for each tenth of the depths, to 1,000,000")
-    if args.seed < 0:
-        parser.error("--seed must not be below 0")
+    if not 10 <= args.trials <= 10**6 or args.seed < 0:
+        parser.error("--trials must be from 10 (tenths of the depths) to 1,000,000, --seed not below 0")
 
     _, first = load_checkpoint(args.runs[0], args.device)  # for its lengths
     N = first["config"]["block_size"]
@@ -168,23 +166,24 @@ def main():
                 right.append(evaluate(model, encoding, length, args.trials, args.seed))
         right = np.array(right)  # (lengths, trials)
         accuracy = right.mean(axis=1)
-        low, high = wilson(accuracy, args.trials)
+        interval = wilson(accuracy, args.trials)
         thirds = by_parts(right, 3)
         reach = accuracy * lengths
         print_row(Path(run).name, [f"{100 * share:.1f}" for share in accuracy])
-        print_row("  95 % interval", [f"{100 * a:.1f}-{100 * b:.1f}" for a, b in zip(low, high)])
-        percent = 100 * thirds
-        print_row("  far/middle/near", [f"{far:.0f}/{mid:.0f}/{near:.0f}" for far, mid, near in percent])
+        print_row("  95 % interval", [f"{low:.1f}-{high:.1f}" for low, high in 100 * interval])
+        print_row("  far/middle/near", [f"{far:.0f}/{mid:.0f}/{near:.0f}" for far, mid, near in 100 * thirds])
         print_row("  reach, tokens", [f"{tokens:.0f}" for tokens in reach])
         numbers = {
+            "checkpoint": run,
+            "iter": checkpoint["iter"],
+            "config": checkpoint["config"],
             "accuracy": accuracy.tolist(),
-            "interval": np.stack((low, high), axis=1).tolist(),
+            "interval": interval.tolist(),
             "reach": reach.tolist(),
             "thirds": thirds.tolist(),
             "by_depth": by_parts(right, 10).tolist(),
         }
-        about = {"checkpoint": run, "iter": checkpoint["iter"], "config": checkpoint["config"]}
-        results.append(about | numbers)
+        results.append(numbers)
         if args.json:  # after each run, so that nothing is lost if a later one fails
             data.write_results(args.json, args, lengths=lengths, results=results)
     if args.plot:
