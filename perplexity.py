@@ -131,6 +131,7 @@ def main():
 
     print_row("perplexity", lengths)
     results = []
+    first_losses = {}  # the first run's, by length
     for run in args.runs:
         model, checkpoint = load_checkpoint(run, args.device, args.logn_scale)
         if checkpoint["meta"]["encoding"] != meta["encoding"]:
@@ -139,29 +140,35 @@ def main():
             raise SystemExit(
                 f"error: {run} was trained on another corpus than data/{dataset}; name one by --dataset"
             )
-        losses = []  # by length, of every token
-        with autocast(args.device):
-            for length in tqdm(lengths, run, leave=False, disable=None):
-                losses.append(token_losses(model, text, length).flatten())
-        if not results:
-            first_losses = losses
-        differences = [loss - first_loss for loss, first_loss in zip(losses, first_losses)]
-        perplexities = [loss.mean().exp().item() for loss in losses]
+        perplexities = []
+        errors = []
+        differences = []
+        difference_errors = []
+        for length in tqdm(lengths, run, leave=False, disable=None):
+            with autocast(args.device):
+                losses = token_losses(model, text, length).flatten()  # of every token
+            difference = losses - first_losses.setdefault(length, losses)  # zero for the first run itself
+            perplexity = losses.mean().exp().item()
+            perplexities.append(perplexity)
+            errors.append(perplexity * standard_error(losses, documents))
+            differences.append(difference.mean().item())
+            difference_errors.append(standard_error(difference, documents))
         if not math.isfinite(sum(perplexities)):
             raise SystemExit(f"error: {run} gives a loss that is infinite or no number")
-        errors = [p * standard_error(loss, documents) for p, loss in zip(perplexities, losses)]
-        numbers = {
-            "perplexity": perplexities,
-            "error": errors,
-            "difference": [difference.mean().item() for difference in differences],
-            "difference_error": [standard_error(difference, documents) for difference in differences],
-        }
         print_row(Path(run).name, [f"{p:.2f}±{e:.2f}" for p, e in zip(perplexities, errors)])
         if len(results) > 0:
-            pairs = zip(numbers["difference"], numbers["difference_error"])
+            pairs = zip(differences, difference_errors)
             print_row("  loss - the first run's", [f"{d:+.3f}±{e:.3f}" for d, e in pairs])
-        about = {"checkpoint": run, "iter": checkpoint["iter"], "config": checkpoint["config"]}
-        results.append(about | numbers)
+        numbers = {
+            "checkpoint": run,
+            "iter": checkpoint["iter"],
+            "config": checkpoint["config"],
+            "perplexity": perplexities,
+            "error": errors,
+            "difference": differences,
+            "difference_error": difference_errors,
+        }
+        results.append(numbers)
         if args.json:  # after each run, so that nothing is lost if a later one fails
             scored = text[:, 1:].size
             data.write_results(args.json, args, lengths=lengths, scored=scored, corpus=meta, results=results)
