@@ -197,8 +197,8 @@ def start_from(model: GPT, config: TrainConfig):
     At a longer length FoPE has more frequencies: the old coefficients fill the top left of the new
     matrices, the rest stays as drawn. (The paper's code restores the optimizer, too; here it starts anew.)
     """
-    old_model, checkpoint = load_checkpoint(config.init_from, torch.device("cpu"))
-    old = old_model.state_dict()
+    _, checkpoint = load_checkpoint(config.init_from, torch.device("cpu"))
+    old = checkpoint["model"]
     new = model.state_dict()
     shared = old.keys() & new.keys()
     names = ["vocab_size", "n_layer", "n_head", "n_embd"]
@@ -212,9 +212,8 @@ def start_from(model: GPT, config: TrainConfig):
 
 def require_same(names: list[str], old: dict, new: dict):
     for name in names:
-        was, now = old.get(name), new[name]
-        if was != now:
-            raise SystemExit(f"error: {name} was {was!r} in the checkpoint and is now {now!r}")
+        if old.get(name) != new[name]:
+            raise SystemExit(f"error: {name} was {old.get(name)!r} in the checkpoint, not {new[name]!r}")
 
 
 def open_run(out: Path, checkpoint: dict | None):
