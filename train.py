@@ -9,9 +9,10 @@ Trains a GPT: the one trainer, for a laptop's CPU, one GPU, or many GPUs and mac
     python train.py --help                                   every setting, its default and its meaning
 
 A run is a directory, out/<pos>_<name>: ckpt.pt, config.json and log.jsonl (one JSON object a line).
-Everything random is a function of (seed, step), so a resumed run repeats and skips nothing, and without
-dropout the loss does not depend on the number of processes. The model is in model.py, the corpora come from
-data/, passkey prompts from passkey.py, the validation loss from perplexity.py.
+Data are a function of (seed, step), dropout of (seed, step, process). So a resumed run repeats and skips
+nothing, and without dropout the loss does not depend on the number of processes. The model is in model.py,
+the corpora come from data/, passkey prompts from passkey.py, the validation loss from perplexity.py.
+"Encoding", here, is tiktoken's word for a tokenizer.
 """
 
 import argparse
@@ -66,10 +67,10 @@ class TrainConfig(GPTConfig):
     warmup_iters: int = 0  # steps of linear warm-up
     muon_lr_ratio: float = 2.0  # Muon's learning rate, in multiples of AdamW's
     weight_decay: float = 0.1  # on all weights, norms and embeddings too
-    beta1: float = 0.9  # AdamW's mean of gradients
-    beta2: float = 0.95  # and of their squares
+    beta1: float = 0.9  # AdamW's decay of the mean of gradients
+    beta2: float = 0.95  # AdamW's decay of the mean of squared gradients
     grad_clip: float = 1.0  # largest gradient norm; 0: no clipping
-    seed: int = 1337  # of the weights, the order of the data and the dropout
+    seed: int = 1337  # makes the weights, the order of the data and the dropout
     device: str = "auto"  # cuda, mps, cpu, cuda:1 ...; auto: the best there is
     dtype: str = "auto"  # float32, bfloat16, float16; auto: the fastest that the hardware multiplies
     compile: bool = sys.platform == "linux" and torch.cuda.is_available()  # torch.compile
@@ -80,7 +81,7 @@ class TrainConfig(GPTConfig):
         self.check_range("eval_interval eval_tokens log_interval", least=1)
         self.check_range("learning_rate min_lr warmup_iters muon_lr_ratio weight_decay grad_clip", least=0)
         self.check_range("beta1 beta2", least=0, below=1)
-        self.check_range("seed", least=0, below=2**32)  # NumPy takes [2**32, 5] for [0, 1, 5]
+        self.check_range("seed", least=0, below=2**32)  # NumPy takes larger ones apart and may confuse them
         require(0 <= self.passkey_frac <= 1, f"passkey_frac must be from 0 to 1, not {self.passkey_frac}")
         self.check_choice("optimizer", ["adamw", "muon"])
         self.check_choice("dtype", ["auto", "float32", "bfloat16", "float16"])
@@ -106,7 +107,8 @@ def parse_config(argv: list[str]) -> TrainConfig:
         text = f"{comments[field.name]} (default: {field.default})"
         parser.add_argument(f"--{field.name}", default=field.default, help=text, **options)
 
-    # Parsed twice, first for the names of the files: what they set are defaults, which the line may change.
+    # Parsed twice: for the names of the files, whose settings become the parser's defaults, then for the
+    # settings of the command line.
     args, unknown = parser.parse_known_args(argv)
     for path in args.files or [Path(__file__).parent / "config/fope_tiny.py"]:
         try:
@@ -128,7 +130,9 @@ def parse_config(argv: list[str]) -> TrainConfig:
 
 
 def boolean(text: str) -> bool:
-    return bool(["false", "true"].index(text.lower()))  # a ValueError for other text, which argparse reports
+    if text.lower() not in ("true", "false"):
+        raise ValueError  # which argparse reports
+    return text.lower() == "true"
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -139,9 +143,9 @@ def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
     """Inputs and targets of some rows of a step's global batch, each (len(rows), block_size) int64.
 
     A row is a window of the corpus. With passkey_frac, some rows begin with a passkey prompt of any length
-    up to N, and only its answer counts (the other targets are -1): the loss weighs rows alike, so that five
-    digits weigh as much as a row of text and are learnt fast. Every process draws the random numbers of the
-    whole batch and builds only its own rows.
+    up to block_size, and only its answer counts (the other targets are -1): the loss weighs rows alike, so
+    that five digits weigh as much as a row of text and are learnt fast. Every process draws the random
+    numbers of the whole batch and builds only its own rows.
     """
     size = config.batch_size * config.gradient_accumulation_steps  # rows of the global batch
     rng = np.random.default_rng([config.seed, step])
@@ -153,7 +157,8 @@ def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
     y = windows[:, 1:].clone()
     for i, row in enumerate(rows):
         if with_passkey[row]:
-            # row + 1, since NumPy ignores zeros at the end of a seed.
+            # A generator of its own, so that no other row need be built. (row + 1: NumPy ignores zeros at the
+            # end of a seed.)
             row_rng = np.random.default_rng([config.seed, step, row + 1])
             length = int(row_rng.integers(passkey.shortest(encoding), config.block_size, endpoint=True))
             prompt, key = passkey.make_prompt(encoding, length, row_rng.random(), row_rng)
@@ -180,7 +185,8 @@ def make_optimizers(config: TrainConfig, model: GPT) -> list[torch.optim.Optimiz
     matrices = []
     others = []
     for name, weight in model.named_parameters():
-        is_matrix = name.startswith("blocks.") and weight.ndim == 2 and ".pos." not in name
+        own = ".pos." in name  # what a learned position encoding has of its own
+        is_matrix = name.startswith("blocks.") and weight.ndim == 2 and not own
         if is_matrix and config.optimizer == "muon":
             matrices.append(weight)
         else:
@@ -192,16 +198,16 @@ def make_optimizers(config: TrainConfig, model: GPT) -> list[torch.optim.Optimiz
 
 
 def start_from(model: GPT, config: TrainConfig):
-    """Fine-tuning: copies the weights of the run in init_from, whose length and encoding may differ.
+    """Fine-tuning: copies the weights of the run in init_from, whose length and position encoding may differ.
 
     At a longer length FoPE has more frequencies: the old coefficients fill the top left of the new
     matrices, the rest stays as drawn. (The paper's code restores the optimizer, too; here it starts anew.)
     """
     _, checkpoint = load_checkpoint(config.init_from, torch.device("cpu"))
     old = checkpoint["model"]
-    new = model.state_dict()
+    new = model.state_dict()  # shares memory with the model
     shared = old.keys() & new.keys()
-    names = ["vocab_size", "n_layer", "n_head", "n_embd"]
+    names = ["vocab_size", "n_layer", "n_head", "n_embd"]  # only FoPE's coefficients may differ in shape
     if any("_coef" in name for name in shared):
         names += ["fope_dim", "fope_sigma", "fope_init", "fope_series"]
     require_same(names, checkpoint["config"], asdict(config))
@@ -216,25 +222,24 @@ def require_same(names: list[str], old: dict, new: dict):
             raise SystemExit(f"error: {name} was {old.get(name)!r} in the checkpoint, not {new[name]!r}")
 
 
-def open_run(out: Path, checkpoint: dict | None):
+def open_run(out: Path, resume: bool):
     """Opens the run's log and locks it, so that a second process on the same directory ends here."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            out.mkdir(parents=True, exist_ok=True)
         log = (out / "log.jsonl").open("a")
         if fcntl:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however it does
+        if not resume:
+            if (out / "ckpt.pt").exists():
+                raise SystemExit(f"error: {out} holds a run: --resume goes on with it, --name=... is another")
+            log.truncate(0)  # of a run that ended before its first checkpoint
+        for unfinished in out.glob("*.*.[0-9]*.tmp"):  # of data.write_whole in a process that was killed
+            unfinished.unlink()
     except BlockingIOError:
         raise SystemExit(f"error: another process is training in {out}") from None
     except OSError as error:
         raise SystemExit(f"error: cannot write to {out}: {error}") from None
-    if (out / "ckpt.pt").exists() and not checkpoint:
-        raise SystemExit(f"error: {out} holds a run; --resume goes on with it, --name=... is another")
-    kept = 0
-    if checkpoint:  # what was logged after the checkpoint will be logged again
-        kept = min(checkpoint["log_size"], log.tell())
-    log.truncate(kept)
-    for unfinished in out.glob("*.tmp"):  # left by a process that was killed
-        unfinished.unlink()
     return log
 
 
@@ -284,6 +289,9 @@ def train(config: TrainConfig):
 
     # The model, the optimizers
     torch.manual_seed(config.seed)
+    out = Path(config.out_dir)
+    if main_process and config.resume:  # before another process can write a newer checkpoint
+        log = open_run(out, resume=True)
     checkpoint = None
     try:
         if config.resume:
@@ -300,10 +308,14 @@ def train(config: TrainConfig):
         context = autocast(device, config.dtype)
         scaler = torch.amp.GradScaler(device.type, enabled=context.fast_dtype == torch.float16)
         if checkpoint:
-            for optimizer, state in zip(optimizers, checkpoint["optimizers"]):
+            states = checkpoint["optimizers"]
+            require(type(states) is list and len(states) == len(optimizers), "it has other optimizers")
+            for optimizer, state in zip(optimizers, states):
                 optimizer.load_state_dict(state)
             scaler.load_state_dict(checkpoint["scaler"])
-    except (ValueError, KeyError, RuntimeError) as error:
+            if main_process:  # what was logged after the checkpoint will be logged again
+                log.truncate(min(checkpoint["log_size"], log.tell()))
+    except Exception as error:  # too large a model, a damaged checkpoint: these fail in a dozen ways
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise SystemExit(f"error: cannot make or resume this model: {reason[:300]}") from None
     start = checkpoint["iter"] if checkpoint else 0
@@ -312,17 +324,16 @@ def train(config: TrainConfig):
         model.compile()  # in place, so that the names in the checkpoint stay
     parallel = DistributedDataParallel(model) if world_size > 1 else model
 
-    # The run's directory
-    out = Path(config.out_dir)
     if main_process:
-        log = open_run(out, checkpoint)
+        if not config.resume:
+            log = open_run(out, resume=False)
         data.write_json(out / "config.json", asdict(config))
         size = f"{model.num_params() / 1e6:.2f}M parameters, {meta['train_tokens'] / 1e6:.1f}M tokens"
         print(f"{out}: {size}, {world_size} x {device}, {context.fast_dtype}", flush=True)
     hide_bar = None if main_process else True  # None: where the output is no terminal
     bar = tqdm(total=config.max_iters, initial=start, unit="step", disable=hide_bar)
 
-    def report(entry: dict):
+    def report(entry: dict):  # called in every process, so that all end together if a loss is not finite
         text = ", ".join(f"{key} {value:,.6g}" for key, value in entry.items())
         if not all(math.isfinite(value) for value in entry.values()):
             raise SystemExit(f"error: the loss is not finite ({text}); {out} keeps its last checkpoint")
@@ -334,8 +345,8 @@ def train(config: TrainConfig):
     # The loop
     saved = start if checkpoint else -1  # the step of the last checkpoint, which is not evaluated again
     tokens_per_step = config.batch_size * config.gradient_accumulation_steps * config.block_size
-    clock = time.perf_counter()
-    steps = 0  # since the last log line
+    clock = time.perf_counter()  # at the last log line, and
+    steps = 0  # steps since then, for tokens_per_s
     try:
         for step in range(start, config.max_iters + 1):
             if (step % config.eval_interval == 0 or step == config.max_iters) and step != saved:
@@ -367,11 +378,11 @@ def train(config: TrainConfig):
                 break
 
             lr = get_lr(config, step)
-            ratios = [1, config.muon_lr_ratio]
-            for optimizer, ratio in zip(optimizers, ratios):
+            for optimizer in optimizers:
+                ratio = config.muon_lr_ratio if isinstance(optimizer, torch.optim.Muon) else 1
                 # weight_decay, too, is set here, since a checkpoint brings the old one.
                 optimizer.param_groups[0].update(lr=lr * ratio, weight_decay=config.weight_decay)
-            # Dropout, too, is a function of (seed, step); tuples of integers have the same hash everywhere.
+            # For the dropout: one number from three. (Integers in a tuple have the same hash everywhere.)
             torch.manual_seed(hash((config.seed, step, rank)))
             step_loss = torch.zeros((), device=device)
             for micro in range(micro_steps):
@@ -393,7 +404,9 @@ def train(config: TrainConfig):
                 scaler.unscale_(optimizer)
             largest = config.grad_clip or math.inf
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
-            if not scaler.is_enabled() or norm.isfinite():  # in float16 a step may overflow, and is left out
+            # In float16 a step may overflow, and is left out: for both optimizers. The scaler would judge
+            # each by itself.
+            if not scaler.is_enabled() or norm.isfinite():
                 for optimizer in optimizers:
                     scaler.step(optimizer)
             scaler.update()
@@ -418,7 +431,7 @@ def train(config: TrainConfig):
         if main_process:
             with contextlib.suppress(OSError):  # of a full disk
                 log.close()
-        parallel = None  # freed before the process group is, or a process may hang
+        parallel = None  # DDP has to go before its process group, or a process may hang at the end
         if world_size > 1:
             dist.destroy_process_group()
 

@@ -475,7 +475,9 @@ def test_steps_are_those_of_a_plain_loop(optimizer, corpus, tokens, tmp_path, mo
                 muon.param_groups[0]["lr"] = 3 * rate
                 muon.step()
     for name, value in checkpoint(tmp_path / "out")["model"].items():
-        torch.testing.assert_close(value, model.state_dict()[name], rtol=2e-3, atol=1e-4)
+        # Muon works in bfloat16: on some machines a rounding of the gradient becomes 5e-4. A step is 1e-2.
+        atol = 2e-3 if muon and name in MATRICES else 1e-4
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=2e-3, atol=atol)
     assert losses(tmp_path / "out", "lr") == rates
     assert not model.blocks[0].attn.pos.table.eq(0).all()
 

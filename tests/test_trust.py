@@ -896,6 +896,8 @@ def test_every_use_of_a_bad_checkpoint(use, corpus, finished, tmp_path, monkeypa
 
 OPTIMIZERS = {
     "none": rewrite(optimizers=None),
+    "no list": rewrite(optimizers=1),
+    "too few": rewrite(optimizers=[]),
     "another": rewrite(optimizers=[{"state": {}, "param_groups": []}]),
 }
 
@@ -904,7 +906,42 @@ OPTIMIZERS = {
 def test_resume_with_a_bad_optimizer(damage, corpus, finished, tmp_path):
     old = shutil.copytree(finished, tmp_path / "old")
     OPTIMIZERS[damage](old / "ckpt.pt")
-    fails(lambda: run(corpus, old, resume=True), "optimizer" if damage == "none" else "")
+    fails(lambda: run(corpus, old, resume=True), "" if damage == "another" else "optimizers")
+
+
+@pytest.mark.parametrize("size", [None, "x", -1, 1.5, [1]])
+def test_resume_with_a_bad_size_of_the_log(size, corpus, finished, tmp_path):
+    old = shutil.copytree(finished, tmp_path / "old")
+    rewrite(log_size=size)(old / "ckpt.pt")
+    fails(lambda: run(corpus, old, max_iters=4, resume=True), "cannot make or resume")
+
+
+def test_a_checkpoint_is_read_when_nobody_else_can_write_it(corpus, finished, tmp_path, monkeypatch):
+    """Or a resumed run could go back behind one that has just ended."""
+    fcntl = pytest.importorskip("fcntl")
+    old = shutil.copytree(finished, tmp_path / "old")
+    read = []
+
+    def load(*arguments):
+        with open(old / "log.jsonl", "a") as log, pytest.raises(BlockingIOError):
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        read.append(True)
+        return whole(*arguments)
+
+    whole = train.load_checkpoint
+    monkeypatch.setattr(train, "load_checkpoint", load)
+    run(corpus, old, max_iters=4, resume=True)
+    assert read
+
+
+def test_only_leftovers_of_killed_processes_are_swept_up(corpus, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.tmp").write_text("mine")
+    (out / "ckpt.pt.4711.tmp").write_text("half")
+    run(corpus, out, max_iters=2)
+    assert (out / "notes.tmp").read_text() == "mine"
+    assert not (out / "ckpt.pt.4711.tmp").exists()
 
 
 @pytest.mark.parametrize(
