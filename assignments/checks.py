@@ -60,10 +60,10 @@ FORBIDDEN = {
 FORBIDDEN |= {"os", "sys", "importlib", "inspect", "builtins", "pathlib", "subprocess", "runpy", "pickle"}
 FORBIDDEN |= {"load", "fromfile", "loadtxt", "genfromtxt", "memmap"}
 FORBIDDEN_ALONE = {"eval"}  # but not as an attribute: model.eval()
-# What Python adds to a class by itself when it is copied or its annotations are asked for.
-BY_PYTHON = {"__slotnames__", "__annotations__", "__annotations_cache__", "__annotate__", "__annotate_func__"}
 FORBIDDEN_CALLS = {"input"}  # but not as a variable
 SPECIAL_NAMES = {"__init__", "__name__", "__class__", "__future__"}
+# What Python adds to a class by itself when it is copied or its annotations are asked for.
+BY_PYTHON = {"__slotnames__", "__annotations__", "__annotations_cache__", "__annotate__", "__annotate_func__"}
 
 
 class Wrong(Exception):
