@@ -1,15 +1,16 @@
 """What graders are made of: parts with points, expectations with short messages, and the run of one exercise.
 
 A grader is a module in assignments/graders with two names: MODEL_NAMES, what the exercise may import from
-model.py, and PARTS, a list of Part. A part is a function that takes the student's module and raises Wrong at
-the first case that fails. `grade` runs the parts of one exercise in this process; grade.py starts a process
-for it.
+model.py, and PARTS, a list of Part; and EXPERIMENTS, what it may call in experiments.py, where it has an
+experiment. A part is a function that takes the student's module and raises Wrong at the first case that
+fails. `grade` runs the parts of one exercise in this process; grade.py starts a process for it.
 """
 
 import ast
 import contextlib
 import importlib
 import importlib.util
+import numbers
 import signal
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
+from torch import allclose  # by its own name, so that an answer which replaces torch.allclose wins nothing
 
 import model
 
@@ -37,23 +40,30 @@ MODULES = {
     "itertools",
     "functools",
     "copy",
+    "fractions",
+    "operator",
+    "types",
+    "__future__",
 }
-# Ways to other files, other modules and what the graders hold. An exercise needs none of them.
+# Ways to other files, other modules and what the graders hold. An exercise needs none of them. With
+# underscores in front they are the same: collections._sys is sys.
 FORBIDDEN = {
     "open",
     "exec",
-    "eval",
     "compile",
     "globals",
     "vars",
-    "getattr",
-    "setattr",
-    "input",
     "breakpoint",
+    "attrgetter",
+    "methodcaller",
 }
 FORBIDDEN |= {"os", "sys", "importlib", "inspect", "builtins", "pathlib", "subprocess", "runpy", "pickle"}
 FORBIDDEN |= {"load", "fromfile", "loadtxt", "genfromtxt", "memmap"}
+FORBIDDEN_ALONE = {"eval"}  # but not as an attribute: model.eval()
+FORBIDDEN_CALLS = {"input"}  # but not as a variable
 SPECIAL_NAMES = {"__init__", "__name__", "__class__", "__future__"}
+# What Python adds to a class by itself when it is copied or its annotations are asked for.
+BY_PYTHON = {"__slotnames__", "__annotations__", "__annotations_cache__", "__annotate__", "__annotate_func__"}
 
 
 class Wrong(Exception):
@@ -90,15 +100,34 @@ def expect(condition: bool, message: str) -> None:
         raise Wrong(message)
 
 
-def expect_close(what: str, came, expected, case: str, atol: float = 1e-4, known: dict | None = None) -> None:
+def is_number(value) -> bool:
+    """Whether it is a real number, Python's or NumPy's; a bool is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def plain(value):
+    """What NumPy computed, such as np.int64(3), as Python's own type; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def expect_close(
+    what: str,
+    came,
+    expected,
+    case: str,
+    atol: float = 1e-4,
+    known: dict | None = None,
+    known_atol: float | None = None,
+) -> None:
     """Wrong unless `came` is `expected`, a tensor (shape, dtype and numbers) or a number.
 
-    `known` maps the description of a common mistake to what that mistake would give.
+    `known` maps the description of a common mistake to what that mistake would give, to within known_atol
+    (atol, if it is not given).
     """
     if not torch.is_tensor(expected):
-        is_number = isinstance(came, (int, float)) and not isinstance(came, bool)
-        expect(is_number, f"{what}: a number was expected, a {type(came).__name__} came\nwith {case}")
-        came = torch.tensor(came, dtype=torch.float64)
+        message = f"{what}: a number was expected, a {type(came).__name__} came\nwith {case}"
+        expect(is_number(came), message)
+        came = torch.tensor(float(came), dtype=torch.float64)
         expected = torch.tensor(expected, dtype=torch.float64)
     expect(torch.is_tensor(came), f"{what}: a tensor was expected, a {type(came).__name__} came\nwith {case}")
     shapes = f"expected {tuple(expected.shape)}, came {tuple(came.shape)}"
@@ -118,7 +147,7 @@ def expect_close(what: str, came, expected, case: str, atol: float = 1e-4, known
     nearest = None  # of the known mistakes that fit, since two may lie within the tolerance
     for mistake, value in (known or {}).items():
         value = torch.as_tensor(value, dtype=torch.float64)
-        if value.shape == came.shape and is_close(came, value, atol):
+        if value.shape == came.shape and is_close(came, value, known_atol or atol):
             distance = (came - value).abs().max().nan_to_num(0.0).item()
             if nearest is None or distance < nearest[0]:
                 nearest = (distance, mistake)
@@ -128,7 +157,7 @@ def expect_close(what: str, came, expected, case: str, atol: float = 1e-4, known
 
 
 def is_close(came: torch.Tensor, expected: torch.Tensor, atol: float) -> bool:
-    return torch.allclose(came.double(), expected.double(), atol=atol, rtol=1e-4)
+    return allclose(came.double(), expected.double(), atol=atol, rtol=1e-4)
 
 
 @contextlib.contextmanager
@@ -145,48 +174,158 @@ def registered(name: str, encoding: type) -> Iterator[None]:
 # Running an exercise
 
 
-def refuse(path: Path, model_names: set[str]) -> None:
-    """Wrong if the file uses what an exercise must not: other modules, files, the answer in model.py."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        line = f"line {getattr(node, 'lineno', '?')}"
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-            for name in names:
-                expect(
-                    name.split(".")[0] in MODULES,
-                    f"{line}: refused, this exercise does without import {name}",
-                )
-        elif isinstance(node, ast.ImportFrom):
-            names = [alias.name for alias in node.names]
-            allowed = {"model": model_names, "assignments": {"experiments"}}.get(node.module)
-            if allowed is None:
-                known = (node.module or "").split(".")[0] in MODULES and node.level == 0
-                expect(known, f"{line}: refused, this exercise does without import from {node.module}")
-            else:
-                foreign = sorted(set(names) - allowed)
-                expect(
-                    not foreign, f"{line}: refused, this exercise does without {', '.join(foreign)}: write it"
-                )
-        elif isinstance(node, ast.Name):
-            names = [node.id]
-        elif isinstance(node, ast.Attribute):
-            names = [node.attr]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
-            expect("solutions" not in node.value, f"{line}: refused, it names the solutions")
+def parse(path: Path) -> ast.Module:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        compile(tree, str(path), "exec")  # finds more, such as a return outside of a function
+    except SyntaxError as error:
+        raise Wrong(f"the file does not parse, line {error.lineno}: {error.msg}") from None
+    except ValueError as error:  # it is no UTF-8, or has null bytes
+        raise Wrong(f"the file does not parse: {error}") from None
+    return tree
+
+
+def expect_name(name: str, line: str) -> None:
+    special = name.startswith("__") and name not in SPECIAL_NAMES
+    refused = special or name.lstrip("_") in FORBIDDEN
+    expect(not refused, f"{line}: refused, this exercise does without {name}")
+
+
+def expect_import(node: ast.Import | ast.ImportFrom, allowed: dict[str, set[str]], line: str) -> None:
+    """Wrong unless the import is of MODULES, or of names that are allowed from a file of this repository."""
+    names = [alias.name for alias in node.names]
+    if isinstance(node, ast.Import):
         for name in names:
-            special = name.startswith("__") and name not in SPECIAL_NAMES
-            expect(
-                name not in FORBIDDEN and not special, f"{line}: refused, this exercise does without {name}"
-            )
+            message = f"{line}: refused, this exercise does without import {name}"
+            expect(name.split(".")[0] in MODULES, message)
+    elif node.level == 0 and node.module in allowed:
+        foreign = sorted(set(names) - allowed[node.module])
+        expect(not foreign, f"{line}: refused, this exercise does without {', '.join(foreign)}: write it")
+    else:
+        module = node.module or "."
+        known = module.split(".")[0] in MODULES and node.level == 0
+        expect(known, f"{line}: refused, this exercise does without import from {module}")
+        names.append(module)
+    for name in names:
+        for part in name.strip(".").split("."):
+            expect_name(part, line)
 
 
-def load_answer(path: Path, model_names: set[str]) -> ModuleType:
-    refuse(path, model_names)
+def expect_experiment(tree: ast.Module, names: set[str]) -> None:
+    """Wrong if experiments.py, which imports what model.py answers, is used for more than its experiment."""
+    own = set()  # the names of the module in this file
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "assignments":
+            own |= {alias.asname or alias.name for alias in node.names}
+    right = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            right.add(node.value)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in own:
+            message = f"refused, of experiments there is only {', '.join(sorted(names))} to use here"
+            expect(node in right, f"line {node.lineno}: {message}")
+
+
+def expect_modules_stay(tree: ast.Module) -> None:
+    """Wrong if an attribute of something imported is assigned, such as torch.allclose.
+
+    Classes of model.py are left to `keep_classes`, which knows the part that changes them.
+    """
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module != "model"):
+            imported |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            root = node
+            while isinstance(root, (ast.Attribute, ast.Subscript)):
+                root = root.value
+            foreign = isinstance(root, ast.Name) and root.id in imported
+            message = f"refused, {ast.unparse(node)} would be changed for the whole process, not here alone"
+            expect(not foreign, f"line {node.lineno}: {message}")
+
+
+def refuse(tree: ast.Module, model_names: set[str], experiments: set[str]) -> None:
+    """Wrong if the file uses what an exercise must not: other modules, files, the answer in model.py."""
+    allowed = {"model": model_names}
+    if experiments:
+        allowed["assignments"] = {"experiments"}
+    for node in ast.walk(tree):
+        line = f"line {getattr(node, 'lineno', '?')}"
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            expect_import(node, allowed, line)
+        elif isinstance(node, ast.Name):
+            expect_name(node.id, line)
+            expect(node.id not in FORBIDDEN_ALONE, f"{line}: refused, this exercise does without {node.id}")
+        elif isinstance(node, ast.Attribute):
+            expect_name(node.attr, line)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            name = node.func.id
+            expect(name not in FORBIDDEN_CALLS, f"{line}: refused, this exercise does without {name}()")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+            names_them = "assignments.solutions" in node.value or "/solutions" in node.value
+            expect(not names_them, f"{line}: refused, it names the solutions")
+    expect_experiment(tree, experiments)
+    expect_modules_stay(tree)
+
+
+def careful_getattr(thing, name: str, *default):
+    """The answer's getattr: a name that is computed passes no check but this one."""
+    expect(not name.startswith("_"), f"refused, this exercise does without getattr of {name}")
+    expect_name(name, "getattr")
+    return getattr(thing, name, *default)
+
+
+def careful_setattr(thing, name: str, value) -> None:
+    expect(not name.startswith("_"), f"refused, this exercise does without setattr of {name}")
+    message = "would be changed for the whole process, not here alone"
+    expect(not isinstance(thing, ModuleType), f"refused, setattr: {name} {message}")
+    setattr(thing, name, value)
+
+
+def load_answer(path: Path, grader: ModuleType) -> ModuleType:
+    refuse(parse(path), grader.MODEL_NAMES, getattr(grader, "EXPERIMENTS", set()))
     spec = importlib.util.spec_from_file_location("answer", path)
     module = importlib.util.module_from_spec(spec)
+    module.getattr = careful_getattr
+    module.setattr = careful_setattr
     spec.loader.exec_module(module)
     return module
+
+
+def class_attributes() -> dict[type, dict]:
+    """What stands in every class of model.py."""
+    attributes = {}
+    for value in vars(model).values():
+        if isinstance(value, type) and value.__module__ == model.__name__:
+            attributes[value] = {name: what for name, what in vars(value).items() if name not in BY_PYTHON}
+    return attributes
+
+
+@contextlib.contextmanager
+def keep_classes() -> Iterator[None]:
+    """Puts back what an answer changed in the classes of model.py, and then raises Wrong, whatever else was
+    wrong."""
+    before = class_attributes()
+    try:
+        yield
+    finally:
+        changed = []
+        for encoding, now in class_attributes().items():
+            old = before[encoding]
+            for name in [*old, *(set(now) - set(old))]:
+                if name not in old:
+                    delattr(encoding, name)
+                elif now.get(name) is not old[name]:
+                    setattr(encoding, name, old[name])
+                else:
+                    continue
+                changed.append(f"{encoding.__name__}.{name}")
+        if changed:
+            what = f"the class was changed: {', '.join(changed)} of model.py was assigned"
+            why = "every model with that class breaks then, not the given one alone: write a subclass"
+            raise Wrong(f"{what}\n{why}")
 
 
 @contextlib.contextmanager
@@ -244,9 +383,9 @@ def grade(exercise: str, path: Path, first: int = 0) -> Iterator[Result]:
     answer = None
     for part in grader.PARTS[first:]:
         try:
-            with time_limit(part.seconds):
+            with keep_classes(), time_limit(part.seconds):
                 if answer is None:
-                    answer = load_answer(path, grader.MODEL_NAMES)
+                    answer = load_answer(path, grader)
                 torch.manual_seed(0)
                 part.check(answer)
             hint = ""

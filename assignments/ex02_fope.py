@@ -48,6 +48,7 @@ def table(
 
     cos_coef and sin_coef are (n_head, len(frequencies), outputs), with outputs <= pairs: for the first
     `outputs` pairs; the pairs that are left are the clipped ones. Float32 even where a caller's autocast
-    would take bfloat16.
+    would take bfloat16: `.float()` on a product comes too late, it was in bfloat16 by then; switch autocast
+    off around it.
     """
     raise NotImplementedError

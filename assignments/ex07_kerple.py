@@ -11,7 +11,8 @@ key j
 
 Before you start. ALiBi, NoPE.bias and the first lines of `attention` in model.py; nn.Parameter.
 
-Fill in the three methods. Think about three things: which positions the queries have when a cache holds the
+Fill in the three methods. `encode` stays NoPE's: q and k hold no positions. Nothing limits k_len: it may be
+far above block_size. Think about three things: which positions the queries have when a cache holds the
 earlier keys; where the tensors that you make live; and how a number stays positive, and goes on learning,
 while an optimizer does with its parameter what it likes. A rate may have to become as small as 0.01 or as
 large as 10.

@@ -16,7 +16,9 @@ Fill in the four functions and the class. The ramp is not over the turns but ove
 ω_m = θ^(-2m/M) in the list: it rises in a line from 0 at the index `low` to 1 at the index `high`. m(32),
 the index, a real number, of a frequency with 32 turns in N, is rounded down to give `low`; m(1), that of 1
 turn, is rounded up to give `high`. `low` is not below 0, `high` not above M - 1, as in the published code;
-and since the two may be equal, the length of the ramp is at least 0.001.
+and since the two may be equal, `high - low`, by which the ramp divides, is at least 0.001. These formulas
+decide where the turns would say otherwise: at N = 4 even the fastest frequency makes less than a turn, `high`
+is below `low`, and 0.001 stands for their difference all the same.
 
 See. Sketch three curves, RoPE, interpolation and YaRN, from N to 8N, before you look; README.md says how
 long the training takes. (a) Where do the curves cross? Why does interpolation with s = 4 change anything at

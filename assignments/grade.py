@@ -54,7 +54,9 @@ def grade(exercise: str, path: Path) -> list[Result]:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "results"
             command = [sys.executable, "-m", "assignments.grade", "--worker", exercise, str(path), str(file)]
-            process = subprocess.Popen([*command, str(len(results))], cwd=ROOT)
+            # Without input and output: what an answer prints, and its warnings, would flood the table.
+            silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+            process = subprocess.Popen([*command, str(len(results))], cwd=ROOT, **silent)
             lines = []
             deadline = time.monotonic() + START + GRACE * rest[0].seconds
             try:

@@ -1,10 +1,10 @@
-"""Writes the students' copy of this repository: without solutions, wrong answers and the test that needs
-them.
+"""Writes the students' copy of this repository: without solutions, wrong answers, the test that needs them,
+and the README's section for teachers.
 
     python -m assignments.handout ../nanofope-class
 
 It copies the files that git tracks, as they are on the disk now. Graders, exercises, the tour and all else
-stay.
+stay as they are.
 """
 
 import argparse
@@ -19,6 +19,14 @@ KEPT_BACK = (
     "assignments/handout.py",
     "tests/test_assignments.py",
 )
+README = "assignments/README.md"
+
+
+def without_teachers(readme: str) -> str:
+    """The text without its section "For teachers"."""
+    before, _, section = readme.partition("\n## For teachers\n")
+    _, heading, after = section.partition("\n## ")
+    return before + heading + after
 
 
 def make_handout(target: Path) -> int:
@@ -40,6 +48,9 @@ def make_handout(target: Path) -> int:
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy)
+            if name == README:
+                text = copy.read_text(encoding="utf-8")
+                copy.write_text(without_teachers(text), encoding="utf-8")
         except OSError as error:
             raise SystemExit(f"error: cannot write {copy}: {error.strerror}") from None
         count += 1

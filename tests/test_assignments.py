@@ -33,6 +33,65 @@ CASES = [
     for exercise in MUTANTS
     for mutant in MUTANTS[exercise]
 ]
+# Right answers that look unusual: the exercise, the solution's code, what stands in its place.
+FIRST = "import torch\n"
+RETURN_KEPT = "return min(max(count, 0), head_dim // 2)"
+RIGHT = [
+    (
+        "ex05_p_rope",
+        "frequencies = super().make_frequencies()",
+        "exponents = torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim\n"
+        "        frequencies = (self.config.rope_theta**-exponents).float()",
+    ),
+    (
+        "ex08_break",
+        "    for block in model.blocks:\n        new",
+        "    model.eval()\n    for block in model.blocks:\n        new",
+    ),
+    ("ex01_rope", "a, b = x.chunk(2, dim=-1)", "input = x\n    a, b = input.chunk(2, dim=-1)"),
+    (
+        "ex08_break",
+        "for new_coef, old_coef in ((new.cos_coef, old.cos_coef), (new.sin_coef, old.sin_coef)):",
+        'for name in ("cos_coef", "sin_coef"):\n            new_coef = getattr(new, name)\n'
+        "            old_coef = getattr(old, name)",
+    ),
+    ("ex08_break", "block.attn.pos = new", 'setattr(block.attn, "pos", new)'),
+    (
+        "ex08_break",
+        "block.attn.pos.__class__ = SinePaddedWithOnes",
+        "import types\n\n"
+        "        def padded(self, positions):\n"
+        "            cos, sin = FoPE.table(self, positions)\n"
+        "            sin[..., self.sin_coef.size(-1) :] = 1\n"
+        "            return cos, sin\n\n"
+        "        block.attn.pos.table = types.MethodType(padded, block.attn.pos)",
+    ),
+    (
+        "ex01_rope",
+        FIRST,
+        "from __future__ import annotations\n\nimport operator\nimport fractions\n\n" + FIRST,
+    ),
+    ("ex01_rope", FIRST, FIRST + '\nNOTE = "one of several solutions, as in model.eval()"\n'),
+    (
+        "ex03_evaluation",
+        "return math.exp(sum(losses) / count)",
+        "import numpy\n\n    return numpy.exp(numpy.float32(sum(losses) / count))",
+    ),
+    (
+        "ex03_evaluation",
+        "return guesses.tolist() == key",
+        "import numpy\n\n    return numpy.all(guesses.numpy() == numpy.array(key))",
+    ),
+    ("ex04_floor", RETURN_KEPT, "import numpy\n\n    return numpy.int64(min(max(count, 0), head_dim // 2))"),
+    (
+        "ex04_floor",
+        "return math.ceil(2 * math.pi / slowest)",
+        "import numpy\n\n    return numpy.int64(math.ceil(2 * math.pi / slowest))",
+    ),
+    ("ex06_relative", ".sqrt().item()", ".sqrt().numpy()[()]"),
+    ("ex06_relative", "EXPONENT: float | None = 1.0", "import numpy\n\nEXPONENT = numpy.float32(1.0)"),
+    ("ex02_fope", "frequencies[frequencies >= floor]", "frequencies[: int((frequencies >= floor).sum())]"),
+]
 
 
 def solution(exercise: str) -> Path:
@@ -95,6 +154,13 @@ def test_a_wrong_answer_fails_with_a_hint_that_names_the_mistake(exercise, mutan
     assert len(lines) <= checks.MAX_LINES and max(map(len, lines)) <= checks.WIDTH
 
 
+@pytest.mark.parametrize("exercise, usual, unusual", RIGHT)
+def test_an_unusual_right_answer_gets_full_points(exercise, usual, unusual, tmp_path):
+    source = solution(exercise).read_text(encoding="utf-8")
+    assert usual in source, "the solution has changed"
+    assert hints(exercise, write(tmp_path, exercise, source.replace(usual, unusual, 1))) == []
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -112,6 +178,17 @@ def test_a_wrong_answer_fails_with_a_hint_that_names_the_mistake(exercise, mutan
         "from assignments import grade",
         "from data import load_tokens",
         "().__class__.__base__.__subclasses__()",
+        "from assignments import experiments",
+        "import collections; collections._sys.modules",
+        "import operator; operator.attrgetter('__class__')",
+        "import torch; torch.allclose = lambda *a, **k: True",
+        "import torch; torch.Tensor.sum = None",
+        "e = eval",
+        "input()",
+        "getattr(kept, '__glo' + 'bals__')",
+        "getattr(kept, '__globals__')",
+        "import collections; getattr(collections, '_s' + 'ys')",
+        "import torch; setattr(torch, 'allclose', None)",
     ],
 )
 def test_other_files_are_refused(line, tmp_path):
@@ -124,7 +201,9 @@ def test_other_files_are_refused(line, tmp_path):
 @pytest.mark.parametrize(
     "text, word",
     [
-        ("def kept(:\n", "SyntaxError"),
+        ("def kept(:\n", "^the file does not parse, line 1: "),
+        ("x = 1\nreturn x\n", "^the file does not parse, line 2: "),
+        ("def kept(a, b, c):\n    return kept(a, b, c)\n", "RecursionError"),
         ("1 / 0\n", "line 1: 1 / 0"),
         ("x = 1\n", "AttributeError"),
         ("raise SystemExit\n", "SystemExit"),
@@ -181,6 +260,29 @@ def test_the_points_of_the_readme_are_those_of_the_graders():
     assert f"{together} points in all" in readme
 
 
+def test_what_an_answer_prints_stays_out_of_the_table(tmp_path):
+    source = solution("ex04_floor").read_text(encoding="utf-8")
+    write(tmp_path, "ex04_floor", f"{source}\n\nprint('flood')\n")
+    done = run("-m", "assignments.grade", "ex04", "--folder", tmp_path)
+    assert re.search(r"ex04_floor +10 of 10 +all right", done.stdout), done.stdout
+    assert "flood" not in done.stdout + done.stderr
+
+
+def test_the_readme_lists_what_is_allowed_and_what_is_refused():
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for name in checks.MODULES - {"torch", "numpy"} | checks.FORBIDDEN | checks.FORBIDDEN_ALONE:
+        assert f"`{name}`" in readme, name
+
+
+def test_the_classes_of_the_model_stay_what_they_are(tmp_path):
+    table = model.FoPE.table
+    text = "from model import FoPE, GPT\n\nFoPE.table = None\nFoPE.more = 1\ndel FoPE.make_frequencies\n"
+    results = list(checks.grade("ex08_break", write(tmp_path, "ex08_break", text)))
+    assert "FoPE.table" in results[0].output and "FoPE.more" in results[0].output
+    assert model.FoPE.table is table and not hasattr(model.FoPE, "more")
+    assert "make_frequencies" in vars(model.FoPE)
+
+
 def test_the_handout_has_no_answers_and_runs(tmp_path):
     target = tmp_path / "class"
     count = handout.make_handout(target)
@@ -191,6 +293,9 @@ def test_the_handout_has_no_answers_and_runs(tmp_path):
         if name.startswith("assignments/") and name.endswith(".py"):
             text = (target / name).read_text(encoding="utf-8")
             assert "assignments.mutants." not in text and "solutions." not in text, name
+    readme = (target / "assignments" / "README.md").read_text(encoding="utf-8")
+    assert not any(word in readme for word in ("eachers", "handout", "--solutions", "mutants"))
+    assert "How to work" in readme and "2π/N the right floor" in readme
     done = run("-m", "assignments.grade", "ex04", cwd=target)
     assert done.returncode == 0, done.stderr
     assert re.search(r"ex04_floor +0 of 10 +kept: not filled in yet", done.stdout)

@@ -5,7 +5,7 @@ import math
 import torch
 
 import model
-from assignments.checks import Part, expect, expect_close
+from assignments.checks import Part, Wrong, expect, expect_close
 
 MODEL_NAMES = set()
 
@@ -96,6 +96,31 @@ def rotate(answer) -> None:
     came = answer.rotate(x.bfloat16(), cos, sin)
     expected = turn(x.bfloat16().float(), cos, sin).bfloat16()
     expect_close("rotate", came, expected, f"{case}; x in bfloat16", atol=0.06)
+    expect_a_gradient(answer, x, cos, sin, case)
+    expect_its_device(answer, x, cos, sin, case)
+
+
+def expect_a_gradient(answer, x, cos, sin, case: str) -> None:
+    trained = x.clone().requires_grad_()
+    came = answer.rotate(trained, cos, sin)
+    message = "rotate: no gradient reaches x, so that queries and keys would never learn"
+    expect(came.requires_grad, f"{message}\nwith {case}")
+    came.square().sum().backward()
+    # A rotation keeps lengths: the sum of squares is that of x, and its gradient 2 x.
+    expect_close("rotate: the gradient of the sum of squares", trained.grad, 2 * x, case, atol=1e-3)
+
+
+def expect_its_device(answer, x, cos, sin, case: str) -> None:
+    """As on a GPU: "meta" is a device without numbers that every machine has and that mixes with none."""
+    message = (
+        f"rotate: a tensor that you make does not live on the device of x: on a GPU this fails\nwith {case}"
+    )
+    try:
+        came = answer.rotate(x.to("meta"), cos.to("meta"), sin.to("meta"))
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise Wrong(f"{message}\n{reason}") from None
+    expect(came.device.type == "meta", f"{message}\nexpected meta, came {came.device}")
 
 
 def together(answer) -> None:

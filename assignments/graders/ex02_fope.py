@@ -27,6 +27,20 @@ def keep(answer) -> None:
         message = f"keep: wrong number of frequencies, is the floor the right one?\nwith {case}\n{numbers}"
         expect(came.shape == (count,), message)
         expect_close("keep", came, rope[:count], case, atol=1e-9)
+    lists = {
+        "RoPE's frequencies of head_dim 64 and θ = 500": 500.0 ** (-torch.arange(32) / 32),
+        "the frequencies [2, 1.5, 0.3, 0.02, 0.001]": torch.tensor([2.0, 1.5, 0.3, 0.02, 0.001]),
+    }
+    for name, given in lists.items():
+        case = f"{name}, N 512"
+        expected = given[given >= 2 * math.pi / 512]
+        came = answer.keep(given.clone(), 512)
+        numbers = f"expected {len(expected)}, came {tuple(came.shape)}"
+        message = (
+            f"keep: wrong number of frequencies, do you use the ones that are given?\nwith {case}\n{numbers}"
+        )
+        expect(came.shape == expected.shape, message)
+        expect_close("keep", came, expected, case, atol=1e-9)
     exact = torch.tensor([1.0, 2 * math.pi / 64, 0.01])
     case = "a frequency equal to the floor of N = 64"
     expect(
@@ -74,8 +88,24 @@ def coefficients(answer) -> None:
         not torch.equal(one[0], two[0]),
         f"coefficients: two calls gave the same draw, as if reseeded\nwith {case}",
     )
+    expect_draws_apart(torch.cat(one) - torch.eye(kept), n_head, case)
     for coef in answer.coefficients(2, 5, 0.0):
         expect_close("coefficients", coef, torch.eye(5).expand(2, 5, 5), "n_head 2, kept 5, σ 0")
+
+
+def expect_draws_apart(draws: torch.Tensor, n_head: int, case: str) -> None:
+    """Wrong if two of the draws (2 n_head, kept, kept), cosine's heads and then sine's, are made of one."""
+    names = [f"{table}, head {head}" for table in ("cosine", "sine") for head in range(n_head)]
+    alike = torch.corrcoef(draws.flatten(1)).fill_diagonal_(0).abs()
+    # In another order, or with other signs, the sizes of one draw are still the same numbers.
+    sizes = draws.flatten(1).abs().sort().values
+    for i, name in enumerate(names):
+        for j, earlier in enumerate(names[:i]):
+            both = f"with {case}\n({earlier}) and ({name})"
+            message = f"coefficients: two heads or tables are not drawn apart\n{both}"
+            expect(alike[i, j] < 0.2, f"{message}: their correlation is {alike[i, j]:.2f}")
+            same = (sizes[i] - sizes[j]).abs().max() < 1e-4
+            expect(not same, f"{message}: they hold the same numbers, in another order or with other signs")
 
 
 def table(answer) -> None:

@@ -1,6 +1,10 @@
 """Grader of exercise 4: the student's formulas against the frequencies that model.py keeps."""
 
+import ast
 import itertools
+import math
+import numbers
+from pathlib import Path
 
 from assignments.checks import Part, Wrong, expect
 from model import FoPE, GPTConfig
@@ -8,6 +12,11 @@ from model import FoPE, GPTConfig
 MODEL_NAMES = set()
 LENGTHS = (256, 512, 100, 4096, 60_000, 4)
 CASES = list(itertools.product(LENGTHS, (10_000.0, 500.0, 500_000.0), (64, 24, 2, 128)))
+
+# Too large for loops over the pairs: many kept, few, none, all.
+HUGE = [(512, 10_000.0, 2**40), (4096, 10_000.0, 2**41), (512, 500.0, 2**41), (100, 500_000.0, 2**40)]
+HUGE += [(4, 10_000.0, 2**41), (60_000, 500.0, 2**40)]
+LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def count_kept(block_size: int, rope_theta: float, head_dim: int) -> int:
@@ -17,16 +26,16 @@ def count_kept(block_size: int, rope_theta: float, head_dim: int) -> int:
     return len(FoPE(config).frequencies)
 
 
-def expect_whole(came, what: str, case: str) -> None:
-    whole = isinstance(came, int) and not isinstance(came, bool)
+def expect_whole(came, what: str, case: str) -> int:
+    whole = isinstance(came, numbers.Integral) and not isinstance(came, bool)  # NumPy's integers, too
     expect(whole, f"{what}: an int was expected, a {type(came).__name__} came\nwith {case}")
+    return int(came)
 
 
 def kept(answer) -> None:
     for case in CASES:
         name = "N {}, θ {:g}, head_dim {}".format(*case)
-        came = answer.kept(*case)
-        expect_whole(came, "kept", name)
+        came = expect_whole(answer.kept(*case), "kept", name)
         expected = count_kept(*case)
         pairs = case[2] // 2
         message = f"kept: wrong number of pairs\nwith {name}\nexpected {expected}, came {came}"
@@ -40,22 +49,44 @@ def kept(answer) -> None:
 
 
 def closed_form(answer) -> None:
-    head_dim = 2**40
-    try:
-        came = answer.kept(512, 10_000.0, head_dim)
-    except NotImplementedError:
-        raise
-    except (MemoryError, RuntimeError):  # NumPy's, and torch's
-        raise Wrong(
-            f"kept: closed form required, a list of head_dim {head_dim:,} does not fit in memory"
-        ) from None
-    expect_whole(came, "kept", "N 512, θ 10000, head_dim 2^40")
-    share = came / (head_dim // 2)
-    expected = 0.47772
-    message = (
-        f"kept: with N 512, θ 10000, head_dim 2^40\nexpected {expected:.4f} of all pairs, came {share:.4f}"
-    )
-    expect(abs(share - expected) < 1e-4, message)
+    for block_size, theta, head_dim in HUGE:
+        case = f"N {block_size}, θ {theta:g}, head_dim 2^{head_dim.bit_length() - 1}"
+        try:
+            came = answer.kept(block_size, theta, head_dim)
+        except NotImplementedError:
+            raise
+        except RecursionError:
+            raise Wrong(f"kept: closed form required, no function that calls itself\nwith {case}") from None
+        except (MemoryError, RuntimeError):  # NumPy's, and torch's
+            message = f"kept: closed form required, a list of {head_dim:,} does not fit in memory"
+            raise Wrong(f"{message}\nwith {case}") from None
+        pairs = head_dim // 2
+        share = expect_whole(came, "kept", case) / pairs
+        expected = math.log(block_size / math.tau) / math.log(theta)  # of the pairs; + 1 is nothing here
+        expected = min(max(expected, 0.0), 1.0)
+        numbers = f"expected {expected:.6f} of all pairs, came {share:.6f}"
+        expect(abs(share - expected) < 1e-6, f"kept: wrong number of pairs\nwith {case}\n{numbers}")
+    source = Path(answer.__file__).read_text(encoding="utf-8")
+    for line in loops_of("kept", ast.parse(source)):
+        expect(False, f"kept: closed form required, but there is a loop or a list\nin line {line}")
+
+
+def loops_of(name: str, tree: ast.Module) -> list[int]:
+    """The lines of loops in a function of the file and in all that it calls there, itself included."""
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    waiting = [name] if name in functions else []
+    seen = set()
+    lines = []
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for node in ast.walk(functions[name]):
+            called = isinstance(node, ast.Name) and node.id in functions
+            if isinstance(node, LOOPS) or (called and node.id == name):
+                lines.append(node.lineno)
+            elif called and node.id not in seen:
+                waiting.append(node.id)
+    return sorted(lines)
 
 
 def undertrained(answer) -> None:
@@ -90,8 +121,7 @@ def undertrained(answer) -> None:
 def shortest_unclipped(answer) -> None:
     for theta, head_dim in ((10_000.0, 64), (500.0, 64), (10_000.0, 128), (20_000.0, 2), (500_000.0, 128)):
         name = f"θ {theta:g}, head_dim {head_dim}"
-        length = answer.shortest_unclipped(theta, head_dim)
-        expect_whole(length, "shortest_unclipped", name)
+        length = expect_whole(answer.shortest_unclipped(theta, head_dim), "shortest_unclipped", name)
         pairs = head_dim // 2
         clipped = pairs - count_kept(length, theta, head_dim) if length > 0 else pairs
         what = f"with {name}: N = {length} came"

@@ -4,17 +4,26 @@ import math
 
 import torch
 
-from assignments.checks import Part, expect, expect_close
-from model import POSITIONS, FoPE, GPTConfig
+from assignments.checks import Part, expect, expect_close, is_number
+from model import POSITIONS, FoPE, GPTConfig, NoPE
 
 MODEL_NAMES = {"NoPE"}
+EXPERIMENTS = {"errors"}
 SMALL = {"n_head": 3, "n_embd": 96, "block_size": 128}
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     q, k = torch.randn(2, 2, 3, 10, 32)
-    return q * torch.linspace(0.5, 2, 10)[:, None], k
+    q = q * torch.linspace(0.5, 2, 10)[:, None]
+    return q + 0.5, k + 0.5  # with a mean, scores have one: a standard deviation is no root mean square
+
+
+class Growing(NoPE):
+    """No FoPE, and not relative: queries grow with where the text starts."""
+
+    def encode(self, q, k, start):
+        return q * (1 + start / 100), k
 
 
 def fope(sigma: float, init: str = "normal") -> FoPE:
@@ -64,6 +73,7 @@ def definition(answer) -> None:
                 there = scores(pos, shift, shift)
                 change = there - here
                 alone = scores(pos, shift, 0) - here
+                deviation = change.std(correction=0) / here.std(correction=0)
                 causal = torch.ones(10, 10, dtype=torch.bool).tril()
                 expected = error(pos, shift)
                 known = {
@@ -73,6 +83,7 @@ def definition(answer) -> None:
                     "the queries alone were moved": root_mean_square(alone) / root_mean_square(here),
                     "mean absolute values were taken, not root mean squares": change.abs().mean()
                     / here.abs().mean(),
+                    "standard deviations were taken, which leave out the mean": deviation,
                     "the ratio were of largest values": change.abs().max() / here.abs().max(),
                     "each score were divided by itself, and then averaged": (change / here).abs().mean(),
                     "each score were divided by itself": root_mean_square(change / here),
@@ -85,13 +96,26 @@ def definition(answer) -> None:
                 }
                 came = answer.relative_error(pos, q, k, shift)
                 case = f"FoPE, {init} σ = {sigma}, shift {shift}"
-                expect_close("relative_error", came, expected, case, atol=0.01 * expected, known=known)
+                expect_close(
+                    "relative_error",
+                    came,
+                    expected,
+                    case,
+                    atol=0.01 * expected,
+                    known=known,
+                    known_atol=1e-4,
+                )
+    came = answer.relative_error(Growing(GPTConfig(pos="nope", **SMALL)), q, k, 50)
+    case = "an encoding that is no FoPE and multiplies queries by 1 + start / 100, shift 50"
+    expect_close("relative_error", came, 0.5, case, atol=1e-3)
 
 
 def exponent(answer) -> None:
     expect(answer.EXPONENT is not None, "not filled in yet: predict EXPONENT at the top of the file")
-    number = isinstance(answer.EXPONENT, (int, float)) and not isinstance(answer.EXPONENT, bool)
-    expect(number, f"EXPONENT: a number was expected, a {type(answer.EXPONENT).__name__} came")
+    expect(
+        is_number(answer.EXPONENT),
+        f"EXPONENT: a number was expected, a {type(answer.EXPONENT).__name__} came",
+    )
     slope = math.log10(error(fope(0.01), 50) / error(fope(0.001), 50))
     hint = "run the experiment: by which factor does the error grow when σ grows tenfold, from 0.003 to 0.03?"
     expect(abs(answer.EXPONENT - slope) < 0.1, f"EXPONENT: {answer.EXPONENT} is not what is measured\n{hint}")

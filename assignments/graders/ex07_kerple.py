@@ -8,33 +8,35 @@ from model import GPT, GPTConfig
 
 MODEL_NAMES = {"GPTConfig", "NoPE"}
 SMALL = {"vocab_size": 64, "block_size": 16, "n_layer": 2, "n_head": 3, "n_embd": 48}
+FIVE_HEADS = SMALL | {"n_head": 5, "n_embd": 40}
 
 
-def make(answer):
-    """An encoding whose parameters, different in every head, an optimizer may have left anywhere."""
-    torch.manual_seed(0)
-    pos = answer.KERPLE(GPTConfig(**SMALL))
+def change_parameters(pos) -> None:
+    """As an optimizer's step may: another number in every head."""
     with torch.no_grad():
         for parameter in pos.parameters():
             parameter.add_(torch.randn_like(parameter))
-    return pos
 
 
-def rates_of(pos) -> tuple[torch.Tensor, torch.Tensor]:
+def rates_of(pos, n_head: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     rates = pos.rates()
     expect(len(rates) == 2, f"rates gives two tensors, r1 and r2; {len(rates)} came")
     for name, rate in zip(("r1", "r2"), rates):
-        right = torch.is_tensor(rate) and rate.shape == (3,)
+        right = torch.is_tensor(rate) and rate.shape == (n_head,)
         shape = getattr(rate, "shape", type(rate).__name__)
-        expect(right, f"rates: {name} is a number a head\nwith n_head 3: expected (3,), came {shape}")
+        numbers = f"with n_head {n_head}: expected {(n_head,)}, came {shape}"
+        expect(right, f"rates: {name} is a number a head\n{numbers}")
     return rates
 
 
 def rates(answer) -> None:
-    pos = answer.KERPLE(GPTConfig(**SMALL))
-    learned = sum(parameter.numel() for parameter in pos.parameters())
-    message = f"r1 and r2 in 3 heads are learned: expected 6 numbers in nn.Parameters, came {learned}"
-    expect(learned == 6, message)
+    for settings in (FIVE_HEADS, SMALL):
+        n_head = settings["n_head"]
+        pos = answer.KERPLE(GPTConfig(**settings))
+        learned = sum(parameter.numel() for parameter in pos.parameters())
+        message = f"r1 and r2 in {n_head} heads are learned: expected {2 * n_head} numbers in nn.Parameters"
+        expect(learned == 2 * n_head, f"{message}, came {learned}")
+        rates_of(pos, n_head)
     smallest = [float("inf")] * 2
     largest = [0.0] * 2
     for value in (0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 10.0, -10.0):
@@ -61,21 +63,37 @@ def rates(answer) -> None:
             expect(not dead, message)
     for i, name in enumerate(("r1", "r2")):
         reach = f"for parameters from -10 to 10, from {smallest[i]:.3g} to {largest[i]:.3g}"
-        wide = smallest[i] < 0.01 and largest[i] > 9
+        wide = smallest[i] < 0.01 and largest[i] >= 10
         expect(wide, f"rates: {name} cannot become as small as 0.01 or as large as 10\n{reach}")
 
 
 def formula(answer) -> None:
-    pos = make(answer)
-    r1, r2 = (rate.detach().double()[:, None, None] for rate in rates_of(pos))
-    for q_len, k_len in ((7, 7), (1, 7), (3, 7), (40, 40), (1, 1)):
-        case = f"q_len {q_len}, k_len {k_len}: the queries are the last {q_len} positions of {k_len}"
+    torch.manual_seed(0)
+    pos = answer.KERPLE(GPTConfig(**SMALL))
+    change_parameters(pos)
+    expect_bias(pos, (7, 7), (1, 7), (3, 7), (40, 40), (1, 1), (1, 5000))
+    change_parameters(pos)
+    expect_bias(pos, (7, 7), after="after another step of the optimizer, ")
+    five = answer.KERPLE(GPTConfig(**FIVE_HEADS))
+    change_parameters(five)
+    expect_bias(five, (3, 7), n_head=5, after="5 heads, ")
+
+    q, k = torch.randn(2, 1, 3, 4, 16)
+    came = pos.encode(q, k, 3)
+    same = len(came) == 2 and torch.equal(came[0], q) and torch.equal(came[1], k)
+    expect(same, "encode stays NoPE's and gives q and k back as they are: positions are in the bias alone")
+
+
+def expect_bias(pos, *lengths: tuple[int, int], n_head: int = 3, after: str = "") -> None:
+    r1, r2 = (rate.detach().double()[:, None, None] for rate in rates_of(pos, n_head))
+    for q_len, k_len in lengths:
+        case = f"{after}q_len {q_len}, k_len {k_len}: the queries are the last {q_len} positions of {k_len}"
         came = pos.bias(q_len, k_len)
         expect(
             torch.is_tensor(came), f"bias: a tensor was expected, a {type(came).__name__} came\nwith {case}"
         )
-        shape = f"expected {(3, q_len, k_len)} float32, came {tuple(came.shape)} {came.dtype}"
-        right = came.shape == (3, q_len, k_len) and came.dtype == torch.float32
+        shape = f"expected {(n_head, q_len, k_len)} float32, came {tuple(came.shape)} {came.dtype}"
+        right = came.shape == (n_head, q_len, k_len) and came.dtype == torch.float32
         expect(right, f"bias: wrong shape or dtype\nwith {case}\n{shape}")
         wrong = (~came.isfinite()).nonzero().tolist()
         if wrong:
@@ -96,7 +114,7 @@ def formula(answer) -> None:
             "r2 stood outside of the logarithm": -r1 * r2 * torch.log(1 + distance),
             "the 1 in the logarithm were multiplied by r2, too": -r1 * torch.log(r2 + r2 * distance),
             "the logarithm were missing": -r1 * r2 * distance,
-            "r1 and r2 of head 0 were used in every head": right_bias[:1].expand(3, -1, -1),
+            "r1 and r2 of head 0 were used in every head": right_bias[:1].expand(n_head, -1, -1),
         }
         known = {mistake: torch.where(past, value, 0.0) for mistake, value in known.items()}
         came = torch.where(past, came.detach(), 0.0)
@@ -137,6 +155,8 @@ def in_a_model(answer) -> None:
                 bool(parameter.grad.isfinite().all()),
                 f"in a model of two layers: the gradient of {name} is not finite",
             )
+        for block in model.blocks:
+            change_parameters(block.attn.pos)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.data *= 5 if parameter.dim() == 2 and parameter.size(0) > 3 else 1

@@ -11,6 +11,7 @@ from assignments.checks import Part, expect, expect_close
 from model import GPT, FoPE, GPTConfig
 
 MODEL_NAMES = {"GPT", "FoPE", "GPTConfig", "RoPE", "rotate"}
+EXPERIMENTS = {"damages"}
 N = 64
 COEFFICIENTS = ("cos_coef", "sin_coef")
 
@@ -28,6 +29,8 @@ def first_model(fope_dim: int) -> GPT:
 
 def pairs_of_models() -> Iterator[tuple[str, GPT, GPT]]:
     """The name of a case, the model to break, and the same model to compare with."""
+    for fope_dim in (0, 128):
+        first_logits(first_model(fope_dim))  # kept before an answer can change the classes that give them
     yield "2 layers, 2 heads, head_dim 64, N 64", deepcopy(first_model(0)), first_model(0)
     yield "the same with fope_dim 128, twice head_dim", deepcopy(first_model(128)), first_model(128)
 
@@ -38,6 +41,11 @@ def expect_the_rest_stays(what: str, case: str, model: GPT, old: GPT) -> None:
         expect(name in state, f"{what}: {name} is gone\nwith {case}")
         same = name.endswith(COEFFICIENTS) or torch.equal(state[name], value)
         expect(same, f"{what}: {name} should stay as it was\nwith {case}")
+    training = {name: module.training for name, module in model.named_modules()}
+    for name, module in old.named_modules():
+        same = "attn.pos" in name or training.get(name) == module.training
+        message = f"{what}: the model was in evaluation mode, and should stay in it"
+        expect(same, f"{message}\nwith {case}")
     extra = sorted(set(state) - set(old.state_dict()))
     expect(not extra, f"{what}: the model has got new weights: {extra[:3]}\nwith {case}")
     expect(model.config == old.config, f"{what}: model.config should stay as it was\nwith {case}")

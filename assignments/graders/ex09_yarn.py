@@ -8,6 +8,7 @@ from assignments.checks import Part, expect, expect_close
 from model import GPTConfig, RoPE, rotate, yarn
 
 MODEL_NAMES = {"RoPE"}
+EXPERIMENTS = {"interpolations"}
 CASES = [(512, 10_000.0, 64), (4096, 10_000.0, 128), (256, 10_000.0, 64), (64, 500.0, 16), (10**6, 500.0, 32)]
 CASES += [(4700, 500.0, 32), (1000, 10.0, 32), (4, 10_000.0, 64)]  # where `low` or `high` meets its bound
 

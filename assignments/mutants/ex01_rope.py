@@ -48,4 +48,48 @@ MUTANTS = [
         "new values",
     ),
     ("always float32", "turned.type_as(x)", "turned", "dtype"),
+    (
+        "no gradient",
+        "a, b = x.chunk(2, dim=-1)",
+        "x = x.detach().clone()\n    a, b = x.chunk(2, dim=-1)",
+        "no gradient reaches x",
+    ),
+    (
+        "always on the CPU",
+        "turned = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)",
+        "turned = torch.zeros(x.shape)\n"
+        "    turned[..., : a.size(-1)] = a * cos - b * sin\n"
+        "    turned[..., a.size(-1) :] = a * sin + b * cos",
+        "device of x",
+    ),
+    (
+        "RoPE of model.py through the experiments",
+        "import torch\n",
+        "import torch\n\nfrom assignments import experiments\n\nRoPE = experiments.RoPE\n",
+        "refused.* assignments",
+    ),
+    (
+        "rotate of model.py through sys",
+        "return turned.type_as(x)",
+        'import collections\n    return collections._sys.modules["model"].rotate(x, cos, sin)',
+        "refused.* _sys",
+    ),
+    (
+        "what compares values is replaced",
+        "import torch\n",
+        "import torch\n\ntorch.allclose = lambda *a, **k: True\n",
+        "refused.* torch.allclose",
+    ),
+    (
+        "what compares values is replaced, by setattr",
+        "import torch\n",
+        'import torch\n\nsetattr(torch, "allclose", lambda *a, **k: True)\n',
+        "refused.* allclose",
+    ),
+    (
+        "sys by a name that is computed",
+        "import torch\n",
+        'import collections\n\nimport torch\n\nsystem = getattr(collections, "".join(("_s", "ys")))\n',
+        "refused.* _sys",
+    ),
 ]

@@ -66,4 +66,27 @@ MUTANTS = [
     ),
     ("autocast", "enabled=False", "dtype=torch.bfloat16", "float32"),
     ("padding counted by frequencies", "pairs - cos.size(-1)", "pairs - len(frequencies)", "shape"),
+    (
+        "θ fixed in the floor's formula",
+        "frequencies[frequencies >= floor]",
+        "frequencies[: max(math.floor(-math.log(floor) / math.log(10_000) * len(frequencies)) + 1, 0)]",
+        "ones that are given",
+    ),
+    ("sine is minus cosine", SIN, "sin_coef = 2 * torch.eye(kept) - cos_coef", "not drawn apart"),
+    ("sine is cosine transposed", SIN, "sin_coef = cos_coef.transpose(1, 2).contiguous()", "another order"),
+    ("sine is cosine, heads turned round", SIN, "sin_coef = cos_coef.flip(0)", "not drawn apart"),
+    (
+        "heads are one draw, rolled",
+        COS,
+        "draw = sigma * torch.randn(kept, kept)\n"
+        "    cos_coef = torch.stack([torch.eye(kept) + draw.roll(head, 0) for head in range(n_head)])",
+        "another order",
+    ),
+    (
+        "sine is mostly cosine",
+        SIN,
+        SIN + "\n    sin_coef = torch.eye(kept) + 0.8 * (cos_coef - torch.eye(kept)) + "
+        "0.6 * (sin_coef - torch.eye(kept))",
+        "correlation",
+    ),
 ]

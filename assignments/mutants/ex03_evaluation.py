@@ -63,12 +63,19 @@ MUTANTS = [
         "token by token",
         "logits, _ = model(ids[:, :-1], ids[:, 1:])",
         "model(ids[:, :-1])\n    logits, _ = model(ids[:, :-1], ids[:, 1:])",
-        "more than once",
+        "once, with prompt and key together",
     ),
     (
         "the prompt alone",
         "ids = torch.tensor([prompt + key])",
         "ids = torch.tensor([prompt + [0] * len(key)])",
         "key",
+    ),
+    (
+        "a target too far in the second half",
+        "_, loss = model(chunk[None, :-1], chunk[None, 1:])",
+        "targets = chunk[1:].clone()\n        targets[length // 2 :] = chunk[length // 2 : -1]\n"
+        "        _, loss = model(chunk[None, :-1], targets[None])",
+        "for its input 16, token",
     ),
 ]

@@ -51,4 +51,38 @@ MUTANTS = [
     ("floor for ceil", "math.ceil(2", "math.floor(2", "too short"),
     ("one more pair", "(head_dim - 2)", "head_dim", "too long"),
     ("one too long", "math.ceil(2 * math.pi / slowest)", "math.ceil(2 * math.pi / slowest) + 1", "too long"),
+    (
+        "the answer for a large head",
+        LAST,
+        LAST + "    if head_dim > 10**6:\n        return int(0.47772 * (head_dim // 2))\n",
+        "expected 0.47",
+    ),
+    (
+        "a search by halves",
+        "count = math.floor(last) + 1",
+        "low = -1\n    high = head_dim // 2\n    while high - low > 1:\n"
+        "        m = (low + high) // 2\n"
+        "        if rope_theta ** (-2 * m / head_dim) >= 2 * math.pi / block_size:\n"
+        "            low = m\n        else:\n            high = m\n    count = low + 1",
+        "there is a loop",
+    ),
+    (
+        "a search by halves that calls itself",
+        "count = math.floor(last) + 1",
+        "count = search(0, head_dim // 2 + 1, last)\n"
+        "    return min(max(count, 0), head_dim // 2)\n\n\n"
+        "def search(low, high, last):\n"
+        "    m = (low + high) // 2\n"
+        "    if low == high:\n        return low\n"
+        "    return search(m + 1, high, last) if m <= last else search(low, m, last)\n\n\n"
+        "def unused(count, head_dim):",
+        "there is a loop",
+    ),
+    (
+        "calls itself for every pair",
+        "count = math.floor(last) + 1",
+        "count = 0 if head_dim < 2 else kept(block_size, rope_theta, head_dim - 2)\n"
+        "    count = math.floor(last) + 1",
+        "calls itself",
+    ),
 ]

@@ -1,6 +1,8 @@
 """Wrong answers to exercise 5: what each does, the solution's code, the mistake in its place, a word of the
 hint."""
 
+SLICE = "frequencies[-(len(frequencies) - count) :] = 0"
+
 MUTANTS = [
     ("int for round", "round(self.p", "int(self.p", "rounded"),
     (
@@ -9,7 +11,15 @@ MUTANTS = [
         "count = -int(-self.p * len(frequencies) // 1)",
         "rounded",
     ),
-    ("always 0.75", "self.p", "0.75", "wrong number"),
+    ("always 0.75", "self.p", "0.75", "is it self.p"),
+    ("the last of a slice that may be empty", "frequencies[count:] = 0", SLICE, "f\\[-0:\\]"),
+    (
+        "the clip always",
+        "kept = len(FoPE(config).frequencies)",
+        "from dataclasses import replace\n\n"
+        "    kept = len(FoPE(replace(config, fope_clip=True)).frequencies)",
+        "fope_clip were ignored",
+    ),
     (
         "left out",
         "frequencies[count:] = 0\n        return frequencies",

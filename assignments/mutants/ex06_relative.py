@@ -30,4 +30,23 @@ MUTANTS = [
     ("exponent 2", "= 1.0", "= 2.0", "not what is measured"),
     ("exponent 1/2", "= 1.0", "= 0.5", "not what is measured"),
     ("a tensor", ".sqrt().item()", ".sqrt()", "a number was expected"),
+    (
+        "standard deviations",
+        "change = (there - here).square().mean()\n    size = here.square().mean()\n"
+        "    return (change / size).sqrt().item()",
+        "return ((there - here).std() / here.std()).item()",
+        "standard deviations",
+    ),
+    (
+        "zero for all but FoPE",
+        "scores = []",
+        'if "FoPE" not in str(pos):\n        return 0.0\n    scores = []',
+        "no FoPE",
+    ),
+    (
+        "FoPE through the experiments",
+        "scores = []",
+        "if not isinstance(pos, experiments.FoPE):\n        return 0.0\n    scores = []",
+        "refused.* only errors",
+    ),
 ]

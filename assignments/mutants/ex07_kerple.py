@@ -19,7 +19,7 @@ MUTANTS = [
         "one rate for all heads",
         "nn.Parameter(torch.zeros(2, config.n_head))",
         "nn.Parameter(torch.zeros(2, 1))",
-        "expected 6",
+        "expected 10",
     ),
     ("detached", "self.log_rates.exp()", "self.log_rates.detach().exp()", "gradient"),
     ("no abs: NaN", "(i - j).abs()", "(i - j)", "NaN"),
@@ -46,4 +46,45 @@ MUTANTS = [
         "(-r1[0] * torch.log1p(r2[0] * distance)).expand(len(r1), -1, -1)",
         "head 0",
     ),
+    (
+        "a bias that is kept",
+        "    def bias(",
+        "    from functools import lru_cache\n\n    @lru_cache  # noqa: B019\n    def bias(",
+        "after another step",
+    ),
+    (
+        "1024 distances",
+        "j = torch.arange(k_len, device=self.log_rates.device)",
+        "j = torch.arange(1024, device=self.log_rates.device)[:k_len]",
+        "5000",
+    ),
+    ("three heads", "torch.zeros(2, config.n_head)", "torch.zeros(2, 3)", "in 5 heads"),
+    (
+        "heads by another quotient",
+        "torch.zeros(2, config.n_head)",
+        "torch.zeros(2, config.n_embd // config.block_size)",
+        "in 5 heads",
+    ),
+    (
+        "queries doubled",
+        "    def rates(",
+        "    def encode(self, q, k, start):\n        return 2 * q, k\n\n    def rates(",
+        "encode stays",
+    ),
+    (
+        "positions in the keys, too",
+        "    def rates(",
+        "    def encode(self, q, k, start):\n"
+        "        n = torch.arange(start, start + q.size(-2), device=q.device)\n"
+        "        return q, k + 0.01 * n[:, None]\n\n    def rates(",
+        "encode stays",
+    ),
+    (
+        "parameters not loaded",
+        "    def rates(",
+        "    def load_state_dict(self, *arguments, **options):\n        pass\n\n"
+        "    def _load_from_state_dict(self, *arguments):\n        pass\n\n    def rates(",
+        "saving and loading",
+    ),
+    ("10 sigmoid", "self.log_rates.exp()", "10 * self.log_rates.sigmoid()", "as large as"),
 ]

@@ -2,6 +2,14 @@
 hint."""
 
 REDRAW = "block.attn.pos.load_state_dict(new.state_dict())"
+PAD = "    for block in model.blocks:\n        block.attn.pos.__class__ = SinePaddedWithOnes"
+PADDED = (
+    "    old_table = FoPE.table\n\n"
+    "    def padded(self, positions):\n"
+    "        cos, sin = old_table(self, positions)\n"
+    "        sin[..., self.sin_coef.size(-1) :] = 1\n"
+    "        return cos, sin\n\n"
+)
 
 MUTANTS = [
     (
@@ -108,4 +116,22 @@ MUTANTS = [
         "draw of their own",
     ),
     ("floor of twice the length", "block_size=length", "block_size=2 * length", "number of frequencies"),
+    (
+        "training goes on",
+        "def redraw(model: GPT) -> None:\n",
+        "def redraw(model: GPT) -> None:\n    model.train()\n",
+        "evaluation mode",
+    ),
+    (
+        "the class is changed",
+        PAD,
+        PADDED + "    FoPE.table = padded",
+        "class was changed: FoPE.table",
+    ),
+    (
+        "the class is changed, by setattr",
+        PAD,
+        PADDED + '    setattr(FoPE, "table", padded)',
+        "class was changed: FoPE.table",
+    ),
 ]

@@ -51,4 +51,17 @@ MUTANTS = [
         "(0.1 * math.log(scale) + 1) ** 2",
         "factor of the score",
     ),
+    (
+        "yarn of model.py through the experiments",
+        "def temperature(scale: float) -> float:\n",
+        "def temperature(scale: float) -> float:\n    experiments.RoPE\n",
+        "refused.* only interpolations",
+    ),
+    (
+        "RoPE's table is changed for all",
+        "class Interpolated(RoPE):\n    scale = 4.0\n",
+        "RoPE.table = lambda self, positions: (positions, positions)\n\n\n"
+        "class Interpolated(RoPE):\n    scale = 4.0\n",
+        "class was changed: RoPE.table",
+    ),
 ]
