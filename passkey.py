@@ -91,7 +91,10 @@ def evaluate(
         # Keys differ in their number of tokens, but every row ends with its key.
         longest = max(len(key) for _, key in pairs)
         hidden = model.hidden(ids[:, :-1])[:, -longest:]  # what predicts the last `longest` tokens
-        hits = model.lm_head(hidden).argmax(dim=-1) == ids[:, -longest:]
+        logits = model.lm_head(hidden)
+        if not logits.isfinite().all():
+            raise SystemExit("error: the model gives logits that are infinite or no number")
+        hits = logits.argmax(dim=-1) == ids[:, -longest:]
         for row, (_, key) in zip(hits.cpu(), pairs):
             right.append(bool(row[-len(key) :].all()))
     return right
@@ -176,6 +179,7 @@ def main():
         numbers = {
             "checkpoint": run,
             "iter": checkpoint["iter"],
+            "trained_on": checkpoint["meta"]["sha256"],
             "config": checkpoint["config"],
             "accuracy": accuracy.tolist(),
             "interval": interval.tolist(),
