@@ -320,7 +320,7 @@ NUMBERS = {
         "--max_new_tokens": ["0", "-1", "nan"],
         "--top_k": ["0", "-1", "inf"],
         "--temperature": ["-1", "nan", "inf", "-inf", "1e999", "warm"],
-        "--seed": ["-1", "nan", 2**64, 10**30],
+        "--seed": ["-1", "nan", 2**32, 2**32 + 5, 10**30],
     },
     perplexity: {
         "--lengths": ["0", "-8", "nan", "inf", 10**6, 10**30, "long"],
