@@ -82,8 +82,8 @@ def make_if_free(name: str):
 
 def output(name: str) -> Path:
     """For argparse: a file that can be written, to be known before the long work."""
-    path = Path(name)
-    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
+    path = Path(os.path.realpath(name))  # what a link points to; only links in a circle stay links
+    if path.is_symlink() or not path.parent.is_dir() or (path.exists() and not path.is_file()):
         raise argparse.ArgumentTypeError(f"{name} is no file in a directory that exists")
     return path
 

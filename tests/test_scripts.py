@@ -150,10 +150,16 @@ def test_output_is_for_files_in_directories_that_exist(tmp_path):
         assert data.output(str(tmp_path / name)).resolve() == (tmp_path / name).resolve()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link to fifo").symlink_to("fifo")
+    (tmp_path / "circle").symlink_to("round")
+    (tmp_path / "round").symlink_to("circle")
+    (tmp_path / "link to nowhere").symlink_to("none/a.json")
     for name in (
         tmp_path,
         tmp_path / "fifo",
         tmp_path / "link to fifo",
+        tmp_path / "circle",
+        tmp_path / "circle" / "a.json",
+        tmp_path / "link to nowhere",
         tmp_path / "none" / "a.json",
         "/dev/null",
     ):
@@ -167,7 +173,10 @@ def test_output_is_for_files_in_directories_that_exist(tmp_path):
 def test_what_is_no_file_is_refused_before_the_work(module, option, run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "load_checkpoint", None)
     os.mkfifo(tmp_path / "fifo")
-    for path in (tmp_path / "fifo", tmp_path, tmp_path / "nowhere" / "out", "/dev/full"):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "link").symlink_to("nowhere/out")
+    names = ("fifo", "", "nowhere/out", "circle", "link", "/dev/full")
+    for path in [tmp_path / name for name in names]:
         arguments = (run, option, path)
         message = fails(capsys, lambda arguments=arguments: call(monkeypatch, module, *arguments))
         assert str(path) in message and option in message
