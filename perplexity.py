@@ -163,6 +163,7 @@ def main():
             "checkpoint": run,
             "iter": checkpoint["iter"],
             "config": checkpoint["config"],
+            "trained_on": checkpoint["meta"]["sha256"],  # by --dataset, the scored corpus is another
             "perplexity": perplexities,
             "error": errors,
             "difference": differences,

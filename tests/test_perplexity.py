@@ -297,6 +297,14 @@ def test_table_and_file_say_the_same(run, model, corpus, monkeypatch, tmp_path, 
     assert [float(error) for _, error in cells] == pytest.approx(numbers["error"], abs=5e-3)
 
 
+def test_the_file_says_which_corpus_was_trained_on_and_which_scored(run, tokens, monkeypatch, tmp_path):
+    other = write_corpus(tmp_path / "other", tokens, sha256="b" * 64)
+    options = ("--dataset", other, "--lengths", 8, "--json", tmp_path / "out.json")
+    call(monkeypatch, perplexity, run, *options)
+    result = read_json(tmp_path / "out.json")
+    assert result["results"][0]["trained_on"] == "a" * 64 and result["corpus"]["sha256"] == "b" * 64
+
+
 def test_default_lengths_go_from_half_to_16_times_the_training_length(run, monkeypatch, capsys):
     call(monkeypatch, perplexity, run)
     assert capsys.readouterr().out.split()[:7] == ["perplexity", "8", "16", "32", "64", "128", "256"]
