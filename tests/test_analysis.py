@@ -809,3 +809,17 @@ def test_the_tiny_recipe_is_that_of_the_config():
     for name in ("block_size", "n_layer", "n_head", "n_embd", "batch_size"):
         assert getattr(recipe, name) == config[name]
     assert isinstance(GPT(recipe).lm_head, nn.Linear) and recipe.vocab_size == 320
+
+
+# ---------------------------------------------------------------------------------------------------------
+# results/tiny/run_all.py
+
+
+def test_a_run_whose_log_ends_in_half_a_line_is_not_trained(tmp_path):
+    is_trained = runpy.run_path("results/tiny/run_all.py")["is_trained"]
+    (tmp_path / "ckpt.pt").touch()
+    (tmp_path / "config.json").write_text('{"max_iters": 2}')
+    whole = '{"iter": 1, "loss": 5.1}\n{"iter": 2, "val_loss": 5.0}\n'
+    for log, trained in ((whole, True), (whole[:-9], False), (whole.splitlines()[0], False)):
+        (tmp_path / "log.jsonl").write_text(log)
+        assert is_trained(tmp_path) == trained

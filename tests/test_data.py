@@ -220,6 +220,7 @@ DAMAGED = {
     "empty": "",
     "no object": ["encoding", "vocab_size", "train_tokens", "val_tokens", "sha256"],
     "a number": 5,
+    "too deep": "[" * 100_000,
     "no keys": {},
     **{f"no {key}": {key: None} for key in data.META_KINDS},
     "encoding a list": {"encoding": ["bytes"]},
