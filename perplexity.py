@@ -59,15 +59,17 @@ def token_losses(model: GPT, text: np.ndarray, length: int) -> Tensor:
     return torch.cat(losses).double().view(len(text), text.shape[1] - 1)
 
 
-def standard_error(losses: Tensor, documents: Tensor) -> float:
+def standard_error(losses: Tensor, documents: Tensor) -> float | None:
     """Standard error of the mean of losses (n,), clustered by document: documents (n,) numbers each token's.
 
     The tokens of a document are alike, so documents are what is drawn: the error comes from how far the
-    tokens of each lie, in sum, from the mean. A single document tells nothing of others: its error is 0.
+    tokens of each lie, in sum, from the mean. None for a single document, which tells nothing of others.
     """
     _, index = documents.unique(return_inverse=True)  # documents as 0, 1, 2, ...
     sums = torch.bincount(index, weights=losses - losses.mean())  # one a document
-    variance = sums.square().sum() * len(sums) / max(len(sums) - 1, 1)
+    if len(sums) == 1:
+        return None
+    variance = sums.square().sum() * len(sums) / (len(sums) - 1)
     return variance.sqrt().item() / len(losses)
 
 
@@ -79,13 +81,18 @@ def draw(lengths: list[int], results: list[dict]):
     axes = figure.subplots()
     for run in results:
         name = Path(run["checkpoint"]).name
-        axes.errorbar(lengths, run["perplexity"], yerr=run["error"], marker="o", label=name)
+        error = np.array(run["error"], float)  # None becomes NaN, which draws no bar
+        axes.errorbar(lengths, run["perplexity"], yerr=error, marker="o", label=name)
     axes.axvline(results[0]["config"]["block_size"], color="grey", linestyle=":", label="training length")
     axes.set(xscale="log", yscale="log", xlabel="context length, tokens", ylabel="perplexity")
     axes.set_xticks(lengths, lengths)
     axes.minorticks_off()
     axes.legend()
     return figure
+
+
+def with_error(value: str, error: float | None, digits: int) -> str:
+    return value if error is None else f"{value}±{error:.{digits}f}"
 
 
 def print_row(name: str, cells: list):
@@ -150,19 +157,21 @@ def main():
             difference = losses - first_losses.setdefault(length, losses)  # zero for the first run itself
             perplexity = losses.mean().exp().item()
             perplexities.append(perplexity)
-            errors.append(perplexity * standard_error(losses, documents))
+            error = standard_error(losses, documents)
+            errors.append(error and perplexity * error)  # None stays None
             differences.append(difference.mean().item())
             difference_errors.append(standard_error(difference, documents))
         if not math.isfinite(sum(perplexities)):
             raise SystemExit(f"error: {run} gives a loss that is infinite or no number")
-        print_row(Path(run).name, [f"{p:.2f}±{e:.2f}" for p, e in zip(perplexities, errors)])
+        print_row(Path(run).name, [with_error(f"{p:.2f}", e, 2) for p, e in zip(perplexities, errors)])
         if len(results) > 0:
             pairs = zip(differences, difference_errors)
-            print_row("  loss - the first run's", [f"{d:+.3f}±{e:.3f}" for d, e in pairs])
+            print_row("  loss - the first run's", [with_error(f"{d:+.3f}", e, 3) for d, e in pairs])
         numbers = {
             "checkpoint": run,
             "iter": checkpoint["iter"],
             "config": checkpoint["config"],
+            "trained_on": checkpoint["meta"]["sha256"],  # by --dataset, the scored corpus is another
             "perplexity": perplexities,
             "error": errors,
             "difference": differences,

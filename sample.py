@@ -49,8 +49,9 @@ def main():
     args = parser.parse_args()
     if min(args.num_samples, args.max_new_tokens, args.top_k) < 1:
         parser.error("--num_samples, --max_new_tokens and --top_k must be above 0")
-    if not 0 <= args.seed < 2**64 or not 0 <= args.temperature < math.inf:
-        parser.error("--seed must be from 0 to 2^64, --temperature finite and not below 0")
+    if not 0 <= args.seed < 2**32 or not 0 <= args.temperature < math.inf:
+        # Of a larger seed torch's generator on the CPU takes the last 32 bits alone.
+        parser.error("--seed must be from 0 to 2^32 - 1, --temperature finite and not below 0")
 
     model, checkpoint = load_checkpoint(args.out_dir, args.device, args.logn_scale)
     encoding = data.get_encoding(checkpoint["meta"]["encoding"])

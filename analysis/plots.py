@@ -268,6 +268,16 @@ def training_length(methods: list[Method]) -> int:
     return lengths.pop()
 
 
+def require_one_text(methods: list[Method]) -> None:
+    """Perplexities at one length can be averaged and compared only if they are of the same text."""
+    texts = {}
+    for method in methods:
+        for run in method.runs:
+            for length, text in run.text.items():
+                if texts.setdefault(length, text) != text:
+                    raise SystemExit(f"error: perplexities at length {length} are of different texts")
+
+
 def all_lengths(methods: list[Method], measure: str) -> list[int]:
     """Every length that at least one of the methods has."""
     lengths = set()
@@ -387,12 +397,12 @@ def print_differences(methods: list[Method], N: int) -> None:
 
 
 def differences(method: Method, reference: Method, length: int) -> np.ndarray:
-    """Of the losses at a length, one for each seed that both have with the same text: (seeds,)."""
+    """Of the losses at a length, one for each seed that both have: (seeds,)."""
     by_seed = {get_seed(run): run for run in reference.runs}
     values = []
     for run in method.runs:
         other = by_seed.get(get_seed(run))
-        if other and length in run.text and run.text[length] == other.text.get(length):
+        if other and length in run.perplexity and length in other.perplexity:
             values.append(math.log(run.perplexity[length]) - math.log(other.perplexity[length]))
     return np.array(values)
 
@@ -523,6 +533,7 @@ def main() -> None:
     if args.only:
         methods = choose(methods, args.only)
     training_length(methods)  # ends here if there are several
+    require_one_text(methods)
     if args.tables:
         print_tables(methods)
     if args.plot:

@@ -47,7 +47,7 @@ def load_meta(name: str) -> dict:
         problem = f"no corpus {name} (there are: {', '.join(there) or 'none'})"
         how = f"python -m data.prepare {name}, or python -m data.prepare text PATH --name={name}"
         raise SystemExit(f"error: {problem}; prepare it: {how}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         meta = None
     sound = isinstance(meta, dict) and all(type(meta.get(key)) is kind for key, kind in META_KINDS.items())
     if not sound or meta["vocab_size"] < 1:
@@ -82,8 +82,8 @@ def make_if_free(name: str):
 
 def output(name: str) -> Path:
     """For argparse: a file that can be written, to be known before the long work."""
-    path = Path(name)
-    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
+    path = Path(os.path.realpath(name))  # what a link points to; only links in a circle stay links
+    if path.is_symlink() or not path.parent.is_dir() or (path.exists() and not path.is_file()):
         raise argparse.ArgumentTypeError(f"{name} is no file in a directory that exists")
     return path
 
@@ -109,8 +109,12 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, value: object):
+    try:
+        text = json.dumps(value, indent=1, default=str, allow_nan=False)
+    except ValueError as error:  # NaN and infinity are no JSON
+        raise SystemExit(f"error: cannot write {path}: {error}") from None
     with write_whole(path) as file:
-        file.write(json.dumps(value, indent=1, default=str, allow_nan=False).encode())
+        file.write(text.encode())
 
 
 def write_results(path: Path, args: argparse.Namespace, **results):

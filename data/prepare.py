@@ -30,6 +30,11 @@ from tqdm import tqdm
 
 from data import DATA_DIR, get_encoding, load_meta, load_tokens
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
 PACKAGES = ("torch", "numpy", "sympy", "mpmath", "networkx")  # torch and what is installed with it
 SKIP = {"test", "tests", "testing", "idle_test", "site-packages", "dist-packages"}
 BATCH = 256  # documents that the threads share out at a time
@@ -187,7 +192,6 @@ def write_corpus(folder: Path, shards: Iterable[Shard], encoding: tiktoken.Encod
     """Write all shards to `folder`, behind those that an earlier run finished there. Returns the meta."""
     counts = {"train_tokens": 0, "val_tokens": 0, "shards": 0}
     meta = {**order, "vocab_size": encoding.n_vocab, **counts, "sha256": ""}
-    folder.mkdir(parents=True, exist_ok=True)
     if (folder / "meta.json").exists():
         meta = load_meta(folder)
         if not order.items() <= meta.items():
@@ -232,8 +236,14 @@ def prepare(corpus: str, paths: Collection[str] = (), name="", encoding="", toke
     own = "" if url else f".{os.getpid()}"
     folder = out.with_name(f"{out.name}{own}.partial")
     try:
-        meta = write_corpus(folder, shards(url or paths), encoder, order)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "train.bin", "ab") as lock:  # until all is written or this process ends
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            meta = write_corpus(folder, shards(url or paths), encoder, order)
         folder.rename(out)
+    except BlockingIOError:
+        raise SystemExit(f"error: another process is preparing {out}") from None
     except (OSError, KeyboardInterrupt) as error:
         raise SystemExit(f"error: {out} was not written: {type(error).__name__} {error}") from None
     finally:

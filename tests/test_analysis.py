@@ -265,17 +265,19 @@ def test_tables(results, monkeypatch, capsys):
     "lengths, changes",
     [((8, 16, 64), {"tokens": 128}), ((8, 16, 64), {"corpus": {"sha256": "1"}}), ((8, 16), {})],
 )
-def test_losses_are_compared_on_the_same_text_alone(lengths, changes, results, monkeypatch, capsys):
+@pytest.mark.parametrize("moved", [slice(2, 4), slice(1, 2)], ids=["a method", "a seed"])
+def test_losses_are_compared_on_the_same_text_alone(moved, lengths, changes, results, monkeypatch, tmp_path):
     """Other lengths may make other stretches of text, at the same number of tokens."""
     path = results / "perplexity.json"
     content = json.loads(path.read_text())
-    rope = content["results"][2:4]
-    content["results"] = content["results"][:2]
+    others = content["results"][moved]
+    del content["results"][moved]
     path.write_text(json.dumps(content))
-    write(results / "rope.json", rope, lengths, **changes)
-    call(monkeypatch, plots, results, "--tables")
-    said = capsys.readouterr().out
-    assert "| RoPE | 2 | 5.00 ± 0.00 |" in said and "minus RoPE" not in said
+    write(results / "others.json", others, lengths, **changes)
+    for option in (["--tables"], ["--summary", tmp_path / "summary.json"]):
+        with pytest.raises(SystemExit, match=r"^error: perplexities at length 8 are of different texts$"):
+            call(monkeypatch, plots, results, *option)
+    call(monkeypatch, plots, results, "--tables", "--only", "ALiBi")
 
 
 def test_only_some_methods_in_an_order_of_their_own(results, monkeypatch, capsys):
@@ -809,3 +811,17 @@ def test_the_tiny_recipe_is_that_of_the_config():
     for name in ("block_size", "n_layer", "n_head", "n_embd", "batch_size"):
         assert getattr(recipe, name) == config[name]
     assert isinstance(GPT(recipe).lm_head, nn.Linear) and recipe.vocab_size == 320
+
+
+# ---------------------------------------------------------------------------------------------------------
+# results/tiny/run_all.py
+
+
+def test_a_run_whose_log_ends_in_half_a_line_is_not_trained(tmp_path):
+    is_trained = runpy.run_path("results/tiny/run_all.py")["is_trained"]
+    (tmp_path / "ckpt.pt").touch()
+    (tmp_path / "config.json").write_text('{"max_iters": 2}')
+    whole = '{"iter": 1, "loss": 5.1}\n{"iter": 2, "val_loss": 5.0}\n'
+    for log, trained in ((whole, True), (whole[:-9], False), (whole.splitlines()[0], False)):
+        (tmp_path / "log.jsonl").write_text(log)
+        assert is_trained(tmp_path) == trained

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -170,7 +171,7 @@ def test_errors_of_prepare(files, tmp_path):
     fails("was not written", prepare.prepare, "text", text, name=str(binary / "corpus"))
     fails("was not written", prepare.prepare, "text", text, name=str(tmp_path / ("long" * 100)))
     fails("not enough disk", prepare.prepare, "c4", name=str(out), encoding="bytes", tokens=9e14)
-    (tmp_path / "corpus.partial").rmdir()
+    shutil.rmtree(tmp_path / "corpus.partial")
     # named outright, an unreadable file must not be passed over, though others were tokenised before it
     fails("cannot read .*binary.*UTF-8", prepare.prepare, "text", [*text, str(binary)], name=str(out))
     assert not out.exists() and beside(out) == []
@@ -219,6 +220,7 @@ DAMAGED = {
     "empty": "",
     "no object": ["encoding", "vocab_size", "train_tokens", "val_tokens", "sha256"],
     "a number": 5,
+    "too deep": "[" * 100_000,
     "no keys": {},
     **{f"no {key}": {key: None} for key in data.META_KINDS},
     "encoding a list": {"encoding": ["bytes"]},
@@ -358,6 +360,27 @@ def test_shards_are_streamed_in_order(server, tmp_path):
     fails("is there already", c4, server, tmp_path / "c4")
     check_whole(server, tmp_path / "c4")
     assert server.asked == Counter((VALIDATION, *TRAINING))  # each once, and no shard behind the limit
+
+
+@pytest.mark.skipif(prepare.fcntl is None, reason="a system without fcntl")
+def test_a_second_process_ends_in_one_line(server, tmp_path, monkeypatch):
+    """It comes in the middle of the second shard's work; the first goes on as if it had been alone."""
+    out = tmp_path / "c4"
+    command = [sys.executable, "-m", "data.prepare", "c4", f"--name={out}", f"--url={server.url}"]
+    command += [f"--tokens={limit(server)}", "--encoding=bytes"]
+    write_shard = prepare.write_shard
+    ended = []
+
+    def write(folder, shard, encoding, meta, bar):
+        if meta["shards"] == 1:
+            ended.append(subprocess.run(command, cwd=data.DATA_DIR.parent, capture_output=True, text=True))
+        write_shard(folder, shard, encoding, meta, bar)
+
+    monkeypatch.setattr(prepare, "write_shard", write)
+    c4(server, out)
+    assert ended[0].returncode == 1 and ended[0].stdout == ""
+    assert ended[0].stderr == f"error: another process is preparing {out}\n"
+    check_whole(server, out)
 
 
 def test_shards_in_gpt2_encoding(server, tmp_path):

@@ -1,6 +1,7 @@
 """perplexity.py against direct computation: which tokens it scores, their losses, and its errors."""
 
 import copy
+import importlib.util
 import math
 
 import numpy as np
@@ -229,9 +230,18 @@ def test_the_standard_error_by_hand():
     assert float(error) == pytest.approx(losses.std().item() / math.sqrt(6))
 
 
-def test_one_document_has_no_error():
-    error = perplexity.standard_error(torch.rand(32, dtype=torch.float64), torch.full((32,), 3))
-    assert float(error) == pytest.approx(0, abs=1e-12)  # and not NaN
+def test_one_document_has_no_error(run, similar, corpus, monkeypatch, tmp_path, capsys):
+    """As of a single file, the end of which is held out: no ±, and null in the file, where NaN is no JSON."""
+    assert perplexity.standard_error(torch.rand(32, dtype=torch.float64), torch.full((32,), 3)) is None
+    write_corpus(corpus, np.append(np.arange(200) % 9, END).astype(np.uint16))
+    options = ["--lengths", 8, 16, "--json", tmp_path / "out.json"]
+    if importlib.util.find_spec("matplotlib"):
+        options += ["--plot", tmp_path / "out.png"]
+    call(monkeypatch, perplexity, run, similar, *options)
+    for numbers in read_json(tmp_path / "out.json")["results"]:
+        assert numbers["error"] == numbers["difference_error"] == [None, None]
+    said = capsys.readouterr().out
+    assert "similar" in said and "±" not in said
 
 
 def test_a_pair_shares_its_documents():
@@ -295,6 +305,14 @@ def test_table_and_file_say_the_same(run, model, corpus, monkeypatch, tmp_path, 
     cells = [cell.split("±") for cell in row.split()[1:]]
     assert [float(value) for value, _ in cells] == pytest.approx(numbers["perplexity"], abs=5e-3)
     assert [float(error) for _, error in cells] == pytest.approx(numbers["error"], abs=5e-3)
+
+
+def test_the_file_says_which_corpus_was_trained_on_and_which_scored(run, tokens, monkeypatch, tmp_path):
+    other = write_corpus(tmp_path / "other", tokens, sha256="b" * 64)
+    options = ("--dataset", other, "--lengths", 8, "--json", tmp_path / "out.json")
+    call(monkeypatch, perplexity, run, *options)
+    result = read_json(tmp_path / "out.json")
+    assert result["results"][0]["trained_on"] == "a" * 64 and result["corpus"]["sha256"] == "b" * 64
 
 
 def test_default_lengths_go_from_half_to_16_times_the_training_length(run, monkeypatch, capsys):

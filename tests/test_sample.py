@@ -111,6 +111,7 @@ def test_the_seed_makes_the_text(run, monkeypatch, capsys):
     first = samples(capsys, monkeypatch, run, *options)
     assert samples(capsys, monkeypatch, run, *options) == first
     assert samples(capsys, monkeypatch, run, *options, "--seed", 2) != first
+    assert samples(capsys, monkeypatch, run, *options, "--seed", 2**32 - 1) != first
     assert samples(capsys, monkeypatch, run, *options, "--temperature", 5, "--top_k", 320) != first
     assert samples(capsys, monkeypatch, run, "--max_new_tokens", 30) != first
 

@@ -139,9 +139,9 @@ class Group:
         return "".join(self.said("stderr", rank) for rank in range(len(self.processes)))
 
 
-def await_true(condition, alive) -> None:
+def await_true(condition, alive, patience: float = PATIENCE) -> None:
     """Returns when the condition holds, before those that should bring it about have died."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert alive() and time.monotonic() < deadline
         time.sleep(0.01)
@@ -441,8 +441,10 @@ def test_two_runs_at_once(resume, corpus, whole, tmp_path):
     signal = tmp_path / "signal"
     argv = arguments(corpus, out, resume=resume, **PASSKEYS)
     first, second = [Group(tmp_path / name, argv, 1, until, signal) for name in ("first", "second")]
-    await_true(lambda: not (first.alive() and second.alive()), lambda: True)
-    signal.touch()
+    try:
+        await_true(lambda: not (first.alive() and second.alive()), lambda: True, patience=60)
+    finally:
+        signal.touch()  # else those that wait for it would keep pytest from ending
     codes = first.end() + second.end()
     assert sorted(codes) == [0, 1], first.stderr() + second.stderr()
     assert str(out) in one_line((second if codes[1] else first).stderr())

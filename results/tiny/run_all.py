@@ -84,7 +84,10 @@ def is_trained(out: Path) -> bool:
     log = out / "log.jsonl"
     if not (out / "ckpt.pt").exists() or not log.exists():
         return False
-    last = json.loads(log.read_text().splitlines()[-1])
+    try:
+        last = json.loads(log.read_text().splitlines()[-1])
+    except ValueError:  # half a line: the process was killed as it wrote
+        return False
     return last["iter"] == json.loads((out / "config.json").read_text())["max_iters"]
 
 
