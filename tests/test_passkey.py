@@ -379,5 +379,5 @@ def test_logits_that_are_no_numbers_find_nothing_and_say_so():
     model = GPT(GPTConfig(vocab_size=320, block_size=64, n_layer=1, n_head=2, n_embd=16)).eval()
     model.norm.weight.data.fill_(3e38)
     model.lm_head.weight.data.fill_(3e38)
-    with pytest.raises(SystemExit, match="^error: .*infinite"):
+    with pytest.raises(SystemExit, match=r"^error: .*infinite"):
         passkey.evaluate(model, get_encoding("bytes"), 128, trials=10)

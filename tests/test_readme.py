@@ -150,3 +150,16 @@ def test_tables_are_what_the_results_hold(page, capsys):
         printed = capsys.readouterr().out.splitlines()
         for line in table.splitlines():
             assert line in printed, line
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "results/README.md"], ids=["README", "results"])
+def test_means_in_the_text_are_in_the_tables(page, capsys):
+    """What a sentence gives as mean ± deviation is a cell of a table of the files that the page names."""
+    for file in sorted((ROOT / "results").glob("*/*.jsonl")):
+        plots.print_tables(plots.group(plots.read_runs([file])))
+    cells = capsys.readouterr().out
+    prose = re.sub(r"^\|.*$", "", TEXTS[page], flags=re.MULTILINE)
+    found = re.findall(r"\d+\.\d+ ± \d+\.\d+", prose)
+    assert found
+    for text in found:
+        assert f"| {text} |" in cells, text
