@@ -454,12 +454,12 @@ def draw_lines(methods: list[Method]):
         axes.set_xlabel("context length, tokens")
         axes.grid(alpha=0.3)
         if measure == "perplexity":
-            axes.set(ylabel="perplexity", yscale="log")
+            axes.set(ylabel="perplexity (log)", yscale="log")
             ticks = perplexity_ticks(axes.get_ylim())
             axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
         else:
-            axes.set(ylabel="passkeys found", ylim=(-0.02, 1.02))
+            axes.set(ylabel="passkeys found, share", ylim=(-0.02, 1.02))
     style = {"ncols": min(len(handles), 4), "frameon": False, "handlelength": 3}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", **style)
     return figure
