@@ -237,7 +237,7 @@ def test_autocast_leaves_positions_alone(pos):
         if isinstance(pos, RoPE):
             cos, sin = pos.table(torch.tensor([8190, 8191]))
             assert cos.dtype == sin.dtype == torch.float32
-            assert (cos[..., 0, 0] - cos[..., 1, 0]).abs().min() > 0.1  # the fastest frequency
+            assert (cos[..., 0, 0] - cos[..., 1, 0]).abs().min() > 0.005  # 0 in bfloat16
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
