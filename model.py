@@ -123,9 +123,9 @@ class ALiBi(NoPE):
 
     -m (i - j) is the dot product [m, i] · [j, -m]. So with [m, i] written in front of q and [j, -m] in front
     of k, the product q · k that attention computes anyway holds the bias, and no matrix of biases is needed.
-    bfloat16 has 8 significant bits, therefore each number stands there as a sum of two that it holds exactly:
-    i = high + low, the multiple of 256 below it and the rest (exact up to 65,535), and m = coarse + rest. So
-    there are eight features:
+    bfloat16 has 8 significant bits, therefore each number stands there as a sum of two: i = high + low, the
+    multiple of 256 below it and what is left (exact up to 65,535), and m = coarse + rest (16 bits together).
+    So there are eight features:
 
         q: [coarse, coarse, rest, rest, high_i, low_i, high_i, low_i]
         k: [high_j, low_j, high_j, low_j, -coarse, -coarse, -rest, -rest]
