@@ -33,8 +33,14 @@ RECIPES = {
     "rope_a": "--pos=rope_a",
     "nope": "--pos=nope",
 }
+
+# AdamW, at each encoding's own best rate of those tried (lowest validation loss, seed 1)
+RATES = ("0.0006", "0.0012", "0.0024", "0.0048")
 for name in ("fope", "rope", "alibi"):
-    RECIPES[f"{name}_adamw"] = f"{RECIPES[name]} --optimizer=adamw"
+    for rate in RATES:
+        RECIPES[f"{name}_adamw_{rate}"] = (
+            f"{RECIPES[name]} --optimizer=adamw --learning_rate={rate} --min_lr={float(rate) / 10:g}"
+        )
 
 # Beyond the paper (config/fope_far.py), and the same with one of its parts left out
 FAR = "config/fope_far.py"
@@ -56,7 +62,9 @@ EVALUATIONS = {
     "passkey_short": "passkey.py --lengths 128 256 512 1024 --trials 500",
     "passkey_long": "passkey.py --lengths 2048 4096 --trials 200",
 }
-TINY_EVALUATIONS = EVALUATIONS | {"passkey_logn2": f"passkey.py --logn_scale 2 {SCALED}"}
+TINY_EVALUATIONS = EVALUATIONS | {
+    f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}" for strength in ("0.5", "1", "2")
+}
 FAR_EVALUATIONS = EVALUATIONS | {"perplexity_logn1": "perplexity.py --logn_scale 1"}
 for strength in ("0.5", "1"):
     FAR_EVALUATIONS |= {
@@ -64,19 +72,15 @@ for strength in ("0.5", "1"):
         f"passkey_logn{strength}_64N": f"passkey.py --logn_scale {strength} --lengths 16384 --trials 25",
     }
 
-ORDER = [("fope", 1), ("rope", 1), ("far_rope", 1), ("far", 1), ("far", 2), ("alibi", 1), ("far", 3)]
-ORDER += [("rope_a", 1), ("cf", 1), ("far_cf", 1), ("far_alibi", 1)]
-ORDER += [(name, 2) for name in ("fope", "rope", "alibi", "cf")]
-ORDER += [(name, 1) for name in ("nope", "fs", "far_no_logn", "far_no_norm", "far_fs")]
-ORDER += [("far_cf", 2), ("far_cf", 3)]
-ORDER += [(name, 3) for name in ("fope", "rope", "alibi", "cf")]
-ORDER += [("far_cf", 4), ("far_cf", 5)]
-ORDER += [(name, 2) for name in ("far_rope", "far_alibi")]
-ORDER += [(name, 1) for name in ("far_adamw", "fope_adamw", "rope_adamw", "alibi_adamw")]
-ORDER += [(name, seed) for seed in (4, 5) for name in ("far", "fope", "rope", "alibi", "cf")]
-ORDER += [(name, seed) for seed in (2, 3) for name in ("rope_a", "nope", "fs")]
-ORDER += [(name, seed) for seed in (2, 3) for name in ("fope_adamw", "rope_adamw", "alibi_adamw")]
-ORDER += [(name, seed) for seed in (2, 3) for name in RECIPES if name.startswith("far_")]
+# Rates of AdamW are tried with one seed and few evaluations, in a results file of their own.
+RATE_EVALUATIONS = {key: EVALUATIONS[key] for key in ("perplexity", "passkey_short")}
+
+MAIN = ("fope", "rope", "alibi", "cf")
+ORDER = [(name, seed) for seed in (1, 2, 3, 4, 5) for name in MAIN]
+ORDER += [(name, seed) for seed in (1, 2, 3) for name in ("rope_a", "nope", "fs")]
+ORDER += [(f"{name}_adamw_{rate}", 1) for rate in RATES for name in ("fope", "rope", "alibi")]
+ORDER += [(name, seed) for seed in (1, 2, 3, 4, 5) for name in ("far", "far_cf")]
+ORDER += [(name, seed) for seed in (1, 2, 3) for name in RECIPES if name.startswith("far_")]
 ORDER = list(dict.fromkeys(ORDER))
 
 
@@ -93,12 +97,16 @@ def is_trained(out: Path) -> bool:
 
 def results_file(name: str, key: str) -> Path:
     """In results/far or results/tiny; what was evaluated with scaled queries has a file of its own."""
+    if name.endswith(RATES):
+        return ROOT / "results" / "tiny" / "rates.jsonl"
     experiment = "far" if name.startswith("far") else "tiny"
     strength = re.search(r"logn([\d.]+)", key)
     return ROOT / "results" / experiment / (f"strength_{strength[1]}.jsonl" if strength else "runs.jsonl")
 
 
 def evaluations(name: str) -> dict[str, str]:
+    if name.endswith(RATES):
+        return RATE_EVALUATIONS
     return FAR_EVALUATIONS if name.startswith("far") else TINY_EVALUATIONS
 
 
