@@ -236,6 +236,9 @@ def expect_modules_stay(tree: ast.Module) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module != "model"):
             imported |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    for node in ast.walk(tree):  # T = torch: another name for the same module
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in imported:
+            imported |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             root = node

@@ -21,8 +21,8 @@ undertrained pairs?
 def kept(block_size: int, rope_theta: float, head_dim: int) -> int:
     """How many pairs are not undertrained, for N = block_size (M - M_0 in section 4).
 
-    Closed form required, no loop and no list, nor in what it calls: a head_dim of 2^40 takes no longer than
-    one of 64.
+    Closed form required: no loop, no list and no recursion, nor in what it calls. A head_dim of 2^40 takes no
+    longer than one of 64.
     """
     raise NotImplementedError
 

@@ -116,7 +116,9 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=FOLDER, help="where the answers are; default: assignments"
     )
-    parser.add_argument("--solutions", action="store_true", help="grade the solutions, where they are kept")
+    there = (FOLDER / "solutions").is_dir()  # not in a student's copy
+    text = "grade the solutions" if there else argparse.SUPPRESS
+    parser.add_argument("--solutions", action="store_true", help=text)
     args = parser.parse_args()
     folder = args.folder.resolve() / "solutions" if args.solutions else args.folder.resolve()
 

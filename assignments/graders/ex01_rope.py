@@ -96,8 +96,24 @@ def rotate(answer) -> None:
     came = answer.rotate(x.bfloat16(), cos, sin)
     expected = turn(x.bfloat16().float(), cos, sin).bfloat16()
     expect_close("rotate", came, expected, f"{case}; x in bfloat16", atol=0.06)
+    came = answer.rotate(x.half(), cos, sin)
+    expected = turn(x.half().float(), cos, sin).half()
+    expect_close("rotate", came, expected, f"{case}; x in float16", atol=0.01)
+    expect_any_strides(answer, cos, sin)
     expect_a_gradient(answer, x, cos, sin, case)
     expect_its_device(answer, x, cos, sin, case)
+
+
+def expect_any_strides(answer, cos, sin) -> None:
+    x = torch.randn(2, 4, 3, 8).transpose(1, 2)
+    case = "x (2, 3, 4, 8) out of a transpose, as attention makes it"
+    try:
+        came = answer.rotate(x, cos, sin)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        hint = "its numbers do not lie in memory in the order of its dimensions, which view() needs"
+        raise Wrong(f"rotate: {hint}\nwith {case}\n{reason}") from None
+    expect_close("rotate", came, turn(x, cos, sin), case)
 
 
 def expect_a_gradient(answer, x, cos, sin, case: str) -> None:

@@ -47,6 +47,12 @@ MUTANTS = [
         "(a * cos - b * sin) * sin + b * cos",
         "new values",
     ),
+    (
+        "a view of what was transposed",
+        "a, b = x.chunk(2, dim=-1)",
+        "a, b = x.view(*x.shape[:2], -1).view(x.shape).chunk(2, dim=-1)",
+        "which view\\(\\) needs",
+    ),
     ("always float32", "turned.type_as(x)", "turned", "dtype"),
     (
         "no gradient",
@@ -79,6 +85,12 @@ MUTANTS = [
         "import torch\n",
         "import torch\n\ntorch.allclose = lambda *a, **k: True\n",
         "refused.* torch.allclose",
+    ),
+    (
+        "what compares values is replaced, by another name",
+        "import torch\n",
+        "import torch\n\nT = torch\nT.allclose = lambda *a, **k: True\n",
+        "refused.* T.allclose",
     ),
     (
         "what compares values is replaced, by setattr",

@@ -83,6 +83,35 @@ MUTANTS = [
         "count = math.floor(last) + 1",
         "count = 0 if head_dim < 2 else kept(block_size, rope_theta, head_dim - 2)\n"
         "    count = math.floor(last) + 1",
+        "no recursion",
+    ),
+    (
+        "a function in it that calls itself",
+        "count = math.floor(last) + 1",
+        "def search(low, high):\n"
+        "        m = (low + high) // 2\n"
+        "        if low == high:\n            return low\n"
+        "        return search(m + 1, high) if m <= last else search(low, m)\n\n"
+        "    count = search(0, head_dim // 2 + 1)",
         "calls itself",
+    ),
+    (
+        "a lambda that calls itself",
+        "count = math.floor(last) + 1",
+        "search = lambda low, high: (\n"
+        "        low if low == high else search((low + high) // 2 + 1, high)\n"
+        "        if (low + high) // 2 <= last else search(low, (low + high) // 2)\n    )\n"
+        "    count = search(0, head_dim // 2 + 1)",
+        "calls itself",
+    ),
+    (
+        "a search by halves in reduce",
+        "count = math.floor(last) + 1",
+        "import functools\n"
+        "    step = lambda ends, i: (\n"
+        "        ((ends[0] + ends[1]) // 2, ends[1]) if (ends[0] + ends[1]) // 2 <= last\n"
+        "        else (ends[0], (ends[0] + ends[1]) // 2)\n    )\n"
+        "    count = functools.reduce(step, range(64), (-1, head_dim // 2))[0] + 1",
+        "there is a loop",
     ),
 ]

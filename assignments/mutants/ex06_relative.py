@@ -29,6 +29,8 @@ MUTANTS = [
     ("always zero", "return (change / size).sqrt().item()", "return 0.0", "relative_error"),
     ("exponent 2", "= 1.0", "= 2.0", "not what is measured"),
     ("exponent 1/2", "= 1.0", "= 0.5", "not what is measured"),
+    ("exponent near", "= 1.0", "= 0.95", "a whole number"),
+    ("exponent near, from above", "= 1.0", "= 1.1", "a whole number"),
     ("a tensor", ".sqrt().item()", ".sqrt()", "a number was expected"),
     (
         "standard deviations",
