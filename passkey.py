@@ -140,7 +140,7 @@ def main():
     parser.add_argument(
         "--lengths", nargs="+", type=int, help="in tokens; default: the first run's N/2 to 16 N"
     )
-    parser.add_argument("--trials", type=int, default=1000, help="prompts a length")
+    parser.add_argument("--trials", type=int, default=1000, help="prompts a length (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the keys")
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
     parser.add_argument("--json", type=data.output, help="write the numbers to this file")

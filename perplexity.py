@@ -105,7 +105,7 @@ def main():
     parser.add_argument(
         "--lengths", nargs="+", type=int, help="in tokens; default: the first run's N/2 to 16 N"
     )
-    parser.add_argument("--tokens", type=int, default=131_072, help="how many to score, in whole stretches")
+    parser.add_argument("--tokens", type=int, default=131_072, help="to score (default: 131072)")
     parser.add_argument("--dataset", help="the corpus to score; default: what the first run was trained on")
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
     parser.add_argument("--json", type=data.output, help="write the numbers to this file")

@@ -1,7 +1,7 @@
 """
 Trains a GPT: the one trainer, for a laptop's CPU, one GPU, or many GPUs and machines.
 
-    python train.py                                          the tiny FoPE model; nothing is downloaded
+    python train.py                                          config/fope_tiny.py; nothing is downloaded
     python train.py --pos=rope                               the same with another encoding
     python train.py config/fope_60m.py --batch_size=32       a configuration file, then --key=value
     python train.py --resume                                 go on from the last checkpoint of that run

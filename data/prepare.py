@@ -250,8 +250,9 @@ def prepare(corpus: str, paths: Collection[str] = (), name="", encoding="", toke
         if not url:
             shutil.rmtree(folder, ignore_errors=True)
     print(f"{out}: {meta['train_tokens']:,} training and {meta['val_tokens']:,} validation tokens")
-    if meta["val_tokens"] > meta["train_tokens"]:
-        print("warning: more is held out than trained on, as whole files are: give more or smaller ones")
+    share = meta["val_tokens"] / (meta["train_tokens"] + meta["val_tokens"])
+    if not url and not 0.01 < share < 0.5:
+        print(f"warning: {share:.1%} is held out, in whole files: give more or smaller ones")
 
 
 if __name__ == "__main__":
