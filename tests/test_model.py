@@ -897,6 +897,15 @@ def test_numbers_that_are_not_finite_end_in_one_line(name, value, tmp_path):
     refused(tmp_path, "not finite")
 
 
+def test_finite_weights_that_give_infinite_logits_end_in_one_line(tmp_path):
+    """An arg-max would still find a token in them, and sampling would end in a traceback."""
+    model = tiny()
+    model.norm.weight.data.fill_(3e38)
+    model.lm_head.weight.data.fill_(3e38)
+    save(model, tmp_path)
+    refused(tmp_path, "logits are not finite")
+
+
 @pytest.mark.filterwarnings("error")  # as PyTorch gives for an autocast to float32
 def test_device_and_number_format():
     with pytest.raises(SystemExit, match=r"\Aerror: [^\n]*nonsense[^\n]*\Z"):
