@@ -53,16 +53,16 @@ class GPTConfig:
     fope_init: str = "xavier"  # "xavier": gain σ, as in the paper's code; "normal": N(0, σ), as in its text
     fope_series: bool = True  # FS: each dimension a Fourier series; False: one frequency each
     fope_clip: bool = True  # CF: frequencies under the floor 2π/N become zero
-    yarn_scale: float = 1.0  # YaRN: divides low frequencies by this, for a context so much longer; 1: off
+    yarn_scale: float = 1.0  # YaRN: for a context this many times longer; divides low frequencies; 1: off
     yarn_length: int = 0  # the context length before YaRN; 0: block_size
     qk_norm: bool = False  # q and k to mean 0 and variance 1 in each head, before the position encoding
     logn_scale: float = 0.0  # a: past N, multiplies the n-th query by 1 + a (ln n / ln N - 1); 0: off
-    logn_train: bool = False  # multiplies every n-th query by ln n / ln N, in training too
+    logn_train: bool = False  # multiplies the n-th query, for all n, by ln n / ln N, in training too
 
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
-            # not isinstance, to which True is an int; an int will do for a float
+            # type(), since isinstance(True, int) is true. A setting that is a float may be given as an int.
             fits = type(value) is field.type or (field.type is float and type(value) is int)
             require(fits, f"{field.name} must be of type {field.type.__name__}, not {value!r}")
         self.check_range("vocab_size n_head n_embd yarn_scale", least=1)
@@ -93,7 +93,7 @@ class GPTConfig:
 # ---------------------------------------------------------------------------------------------------------
 # Position encodings. Attention calls two methods of an encoding: encode() writes positions into q and k, and
 # bias() is added to the scores. The five here need encode() alone; the README adds T5's encoding by bias().
-# A new encoding is a subclass that overrides one of the two, and a line in POSITIONS.
+# A new encoding is a subclass of the nearest one, and a line in POSITIONS.
 
 
 class NoPE(nn.Module):
@@ -104,14 +104,14 @@ class NoPE(nn.Module):
         self.config = config
 
     def encode(self, q: Tensor, k: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Writes the positions start, start + 1, ... into queries and keys, each (B, H, T, head_dim).
+        """For subclasses: writes the positions start, start + 1, ... into q and k, each (B, H, T, head_dim).
 
-        q and k may come back with more features than head_dim (ALiBi's do), as many in one as in the other.
+        They may come back with more features than head_dim (ALiBi's do), as many in one as in the other.
         """
         return q, k
 
     def bias(self, q_len: int, k_len: int) -> Tensor | None:
-        """Added to the scores: float32, (H, q_len, k_len); the queries are the last q_len of k_len tokens.
+        """Added to q · k / √head_dim: float32, (H, q_len, k_len); the queries are the last q_len of k_len.
 
         Only for what encode() cannot express, such as a learned bias: it costs a q_len x k_len matrix.
         """
@@ -123,15 +123,15 @@ class ALiBi(NoPE):
 
     -m (i - j) is the dot product [m, i] · [j, -m]. So with [m, i] written in front of q and [j, -m] in front
     of k, the product q · k that attention computes anyway holds the bias, and no matrix of biases is needed.
-    bfloat16 has 8 significant bits, therefore each number stands there as a sum of two: i = high + low, the
-    multiple of 256 below it and what is left (exact up to 65,535), and m = coarse + rest (16 bits together).
-    So there are eight features:
+    bfloat16 has 8 significant bits, so each number is written as a sum of two: i = high + low, where high is
+    a multiple of 256 (exact up to 65,535), and m = coarse + rest (16 bits together). Multiplied out, m j and
+    m i are four products each, so there are eight features:
 
         q: [coarse, coarse, rest, rest, high_i, low_i, high_i, low_i]
         k: [high_j, low_j, high_j, low_j, -coarse, -coarse, -rest, -rest]
 
-    Against the formula in float64 the output is off by its own rounding in half precision, and in float32 by
-    1e-4 at 4,096 keys and 2e-3 at 65,536. From there on float16 overflows.
+    Attention's output differs from the formula in float64: in half precision by no more than rounding, in
+    float32 by 1e-4 at 4,096 keys and 2e-3 at 65,536. From there on float16 overflows.
     """
 
     def __init__(self, config: GPTConfig):
@@ -144,7 +144,7 @@ class ALiBi(NoPE):
 
     @staticmethod
     def make_slopes(n_head: int) -> Tensor:
-        """m_h = 2^(-8h/P) for h = 1..P, then h = 1/2, 3/2, ... until there are H; P: power of two, P <= H."""
+        """m_h = 2^(-8h/P) for h = 1..P, then 1/2, 3/2, ..., H in all; P: the largest power of two up to H."""
         power = 2 ** int(math.log2(n_head))
         h = torch.cat((torch.arange(1, power + 1), torch.arange(0.5, power)))
         return 2 ** (-8 * h[:n_head] / power)
@@ -183,7 +183,7 @@ class RoPE(NoPE):
         return self.config.rope_theta**-exponents
 
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of every pair's angle at positions (T,): float32, each (T, head_dim / 2)."""
+        """Cosine and sine of every frequency's angle at positions (T,): float32, each (T, frequencies)."""
         angles = positions.float()[:, None] * self.frequencies
         return angles.cos() * self.yarn_factor, angles.sin() * self.yarn_factor
 
@@ -199,7 +199,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     With FoPE's series in place of cosine and sine, it also stretches them a little.
     """
     a, b = x.chunk(2, dim=-1)  # dimension m is paired with m + head_dim / 2
-    turned_a = (a * cos - b * sin).type_as(x)  # in float32, as the table is, also where x is in bfloat16
+    turned_a = (a * cos - b * sin).type_as(x)  # computed in float32, the table's type; then back to x's
     turned_b = (b * cos + a * sin).type_as(x)
     return torch.cat((turned_a, turned_b), dim=-1)
 
@@ -216,8 +216,8 @@ class RoPEA(RoPE):
 class FoPE(RoPE):
     """Fourier position embedding: each pair a Fourier series (Eq. 11), and a floor (Eq. 13).
 
-    Eq. 11 and 13 are of the distance between query and key. As in the paper's code, q and k each get the
-    series of their own position, so that a score depends a little on more than the distance.
+    Eq. 11 and 13 give the score as a function of the distance between query and key. As in the paper's code,
+    q and k each get the series of their own position, so a score depends a little on more than the distance.
 
     The paper's text draws the coefficients from N(0, σ); its code, and the default here, is Xavier-normal
     with gain σ, which is much smaller (0.02 for the paper's 60M). Every layer and every head has its own, and
@@ -229,9 +229,9 @@ class FoPE(RoPE):
         super().__init__(config, config.fope_dim)
         require(self.dim % config.head_dim == 0, f"fope_dim {self.dim} must be a multiple of head_dim")
         stride = self.dim // config.head_dim
-        # A row for each frequency ω of the bank, a column for each pair m that turns; the 1 of Eq. 11 stands
-        # where ω is the pair's own ω_m. With D = M that is the identity, here the left one, for four
-        # frequencies. With D = 2M only every second ω is an ω_m: the right one keeps the columns of those.
+        # A row for each frequency ω of the bank from the floor up (the sum has no others), a column for each
+        # pair m that turns; the 1 of Eq. 11 stands where ω is the pair's own ω_m. With four frequencies:
+        #     D = M            D = 2M, where only every second ω is an ω_m
         #     1 0 0 0          1 0
         #     0 1 0 0          0 0
         #     0 0 1 0          0 1
@@ -243,23 +243,26 @@ class FoPE(RoPE):
             # √(2 / (fan_in + fan_out)), as PyTorch counts them for a tensor (n_head, sources, outputs)
             fan_in = sources * outputs
             fan_out = config.n_head * outputs
-            std = std * math.sqrt(2 / max(fan_in + fan_out, 1))
+            std = std * math.sqrt(2 / max(fan_in + fan_out, 1))  # not 2 / 0, where no frequency is kept
         noise = std * torch.randn(2, config.n_head, sources, outputs)
         self.register_buffer("cos_coef", dominant + noise[0])
         self.register_buffer("sin_coef", dominant + noise[1])
 
     def make_frequencies(self) -> Tensor:
-        """RoPE's from the floor 2π/N up. Those below are deleted here; `table` pads with frequency zero."""
+        """RoPE's; with fope_clip only those from the floor 2π/N up: `table` pads with frequency zero."""
         frequencies = super().make_frequencies()
         if self.config.fope_clip:
             frequencies = frequencies[frequencies >= 2 * math.pi / self.config.block_size]
         return frequencies
 
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ a_ω cos ωn and Σ a_ω sin ωn at positions n (T,): float32, each (H, T, head_dim / 2)."""
-        cos, sin = super().table(positions)  # (T, sources)
+        """Σ a_ω cos ωn and Σ b_ω sin ωn at positions n (T,): float32, each (H, T, head_dim / 2).
+
+        The a_ω are a column of cos_coef, the b_ω one of sin_coef.
+        """
+        cos, sin = super().table(positions)  # (T, frequencies)
         with torch.autocast(positions.device.type, enabled=False):  # keeps these products in float32
-            cos = cos @ self.cos_coef  # (H, T, outputs)
+            cos = cos @ self.cos_coef  # (H, T, pairs that turn)
             sin = sin @ self.sin_coef
         # The deleted frequencies are zero: cosine 1 (times YaRN's factor) and sine 0, as in Eq. 13. (The
         # paper's code pads both with 1.)
@@ -280,12 +283,12 @@ def yarn(frequencies: Tensor, dim: int, config: GPTConfig) -> Tensor:
     length = config.yarn_length or config.block_size
 
     def index(turns: int) -> float:
-        """The m whose frequency θ^(-2m/dim) makes so many turns in the original length."""
+        """The m whose frequency θ^(-2m/dim) makes this many turns in the original length."""
         return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(config.rope_theta))
 
-    low = max(math.floor(index(32)), 0)
-    high = min(math.ceil(index(1)), dim - 1)  # dim - 1 as in YaRN's code, though m ends at dim / 2
-    ramp = (torch.arange(len(frequencies)) - low) / max(high - low, 0.001)  # not 0 / 0
+    ramp_start = max(math.floor(index(32)), 0)
+    ramp_end = min(math.ceil(index(1)), dim - 1)  # dim - 1 as in YaRN's code, though m ends at dim / 2
+    ramp = (torch.arange(len(frequencies)) - ramp_start) / max(ramp_end - ramp_start, 0.001)  # not 0 / 0
     ramp = ramp.clamp(0, 1)
     return frequencies * (1 - ramp) + frequencies / config.yarn_scale * ramp
 
@@ -301,13 +304,14 @@ def attention(q, k, v, bias=None, dropout=0.0):
     """
     q_len, k_len = q.size(-2), k.size(-2)
     head_dim = v.size(-1)
-    # A single query sees all keys and needs no mask. Several from the beginning: PyTorch's is_causal. Several
-    # after a cache, where is_causal would align the first of them with the first key, or a bias: a matrix.
+    # A single query sees all keys and needs no mask. Several without a cache need PyTorch's is_causal. After
+    # a cache, is_causal would align the first query with the first key: there, and with a bias, the mask is
+    # a matrix.
     mask = None
     is_causal = False
     if bias is not None or 1 < q_len < k_len:
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
-    elif q_len > 1:  # an `if`, since to torch.compile q_len > 1 may be a symbol and no bool
+    elif q_len > 1:  # not is_causal = q_len > 1, which torch.compile may make a symbol, no bool
         is_causal = True
     if bias is not None:
         mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # 4-D: fast on CPUs
@@ -342,7 +346,7 @@ class CausalSelfAttention(nn.Module):
         q = q.view(shape).transpose(1, 2)  # (B, H, T, head_dim)
         k = k.view(shape).transpose(1, 2)  # (B, H, T, head_dim)
         v = v.view(shape).transpose(1, 2)  # (B, H, T, head_dim)
-        past = cache["k"].size(2) if cache else 0  # tokens before these
+        past = cache["k"].size(2) if cache else 0  # tokens before these; a new cache is an empty dict
         if config.qk_norm:
             q = F.layer_norm(q, (config.head_dim,))
             k = F.layer_norm(k, (config.head_dim,))
@@ -360,10 +364,10 @@ class CausalSelfAttention(nn.Module):
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
     def scale_queries(self, q: Tensor, past: int) -> Tensor:
-        """Multiplies each query by a factor that grows as ln n, where n is how many keys it sees.
+        """Multiplies each query by a factor that grows with ln n, where n is how many keys it sees.
 
-        A softmax over n keys gives one of them about 1/n; scores that grow as ln n make up for it
-        (arXiv 2202.12172, 2501.19399).
+        With logn_scale alone it is 1 up to N. A softmax over n keys gives one of them about 1/n; scores that
+        grow as ln n make up for it (arXiv 2202.12172, 2501.19399).
         """
         n = torch.arange(past + 1, past + q.size(2) + 1, device=q.device)[:, None]  # (T, 1)
         ratio = n.log() / math.log(self.config.block_size)  # ln n / ln N: 1 at the training length
@@ -374,7 +378,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU (arXiv 2002.05202). The "MLP ratio 8" of Table 2 is the up-projection, which the gate halves."""
+    """SwiGLU (arXiv 2002.05202). The "MLP ratio 8" of Table 2 is c_fc's: 4 for the values, 4 for the gate."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()

@@ -41,7 +41,7 @@ def main():
     parser.add_argument("--prompt", default="", help="text to continue (default: a new document)")
     parser.add_argument("--num_samples", type=int, default=1, help="default: 1")
     parser.add_argument("--max_new_tokens", type=int, default=500, help="default: 500")
-    parser.add_argument("--temperature", type=float, default=0.8, help="default: 0.8; 0: always the most likely")
+    parser.add_argument("--temperature", type=float, default=0.8, help="default: 0.8; 0: the most likely")
     parser.add_argument("--top_k", type=int, default=50, help="draw among the k most likely; default: 50")
     parser.add_argument("--seed", type=int, default=1337, help="default: 1337")
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")

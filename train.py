@@ -2,9 +2,9 @@
 Trains a GPT: the one trainer, for a laptop's CPU, one GPU, or many GPUs and machines.
 
     python train.py                                          config/fope_tiny.py; nothing is downloaded
-    python train.py --pos=rope                               the same with another encoding
+    python train.py --pos=rope                               the same with another position encoding
     python train.py config/fope_60m.py --batch_size=32       a configuration file, then --key=value
-    python train.py --resume                                 go on from the last checkpoint of that run
+    python train.py --resume                                 go on with the first line's run
     torchrun --nproc_per_node=4 train.py config/fope_60m.py  four GPUs of one machine
     python train.py --help                                   every setting, its default and its meaning
 
@@ -12,7 +12,7 @@ A run is a directory, out/<pos>_<name>: ckpt.pt, config.json and log.jsonl (one 
 Data are a function of (seed, step), dropout of (seed, step, process). So a resumed run repeats and skips
 nothing, and without dropout the loss does not depend on the number of processes. The model is in model.py,
 the corpora come from data/, passkey prompts from passkey.py, the validation loss from perplexity.py.
-"Encoding", here, is tiktoken's word for a tokenizer.
+A variable named encoding is a tokenizer, which is tiktoken's word for one.
 """
 
 import argparse
@@ -81,7 +81,7 @@ class TrainConfig(GPTConfig):
         self.check_range("eval_interval eval_tokens log_interval", least=1)
         self.check_range("learning_rate min_lr warmup_iters muon_lr_ratio weight_decay grad_clip", least=0)
         self.check_range("beta1 beta2", least=0, below=1)
-        self.check_range("seed", least=0, below=2**32)  # NumPy takes larger ones apart and may confuse them
+        self.check_range("seed", least=0, below=2**32)  # NumPy splits larger: 2^32 is [0, 1]
         require(0 <= self.passkey_frac <= 1, f"passkey_frac must be from 0 to 1, not {self.passkey_frac}")
         self.check_choice("optimizer", ["adamw", "muon"])
         self.check_choice("dtype", ["auto", "float32", "bfloat16", "float16"])
@@ -157,8 +157,8 @@ def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
     y = windows[:, 1:].clone()
     for i, row in enumerate(rows):
         if with_passkey[row]:
-            # A generator of its own, so that no other row need be built. (row + 1: NumPy ignores zeros at the
-            # end of a seed.)
+            # A generator of its own, so that no other row need be built. (row + 1: to NumPy [seed, step, 0]
+            # is [seed, step], the batch's own.)
             row_rng = np.random.default_rng([config.seed, step, row + 1])
             length = int(row_rng.integers(passkey.shortest(encoding), config.block_size, endpoint=True))
             prompt, key = passkey.make_prompt(encoding, length, row_rng.random(), row_rng)
@@ -178,7 +178,7 @@ def get_lr(config: TrainConfig, step: int) -> float:
 
 
 def make_optimizers(config: TrainConfig, model: GPT) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or AdamW for most and Muon for the blocks' matrices; rates are set at each step.
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest, without their rates.
 
     Muon makes a matrix's update orthogonal; "match_rms_adamw" scales it to the size of AdamW's updates.
     """
@@ -212,11 +212,13 @@ def start_from(model: GPT, config: TrainConfig):
         names += ["fope_dim", "fope_sigma", "fope_init", "fope_series"]
     require_same(names, checkpoint["config"], asdict(config))
     for name in shared:
+        # The part that both shapes have
         corner = tuple(slice(min(sizes)) for sizes in zip(old[name].shape, new[name].shape))
         new[name][corner] = old[name][corner]
 
 
 def require_same(names: list[str], old: dict, new: dict):
+    """SystemExit unless the checkpoint's settings and the new ones agree in these names."""
     for name in names:
         if old.get(name) != new[name]:
             raise SystemExit(f"error: {name} was {old.get(name)!r} in the checkpoint, not {new[name]!r}")
@@ -233,8 +235,8 @@ def open_run(out: Path, resume: bool):
         if not resume:
             if (out / "ckpt.pt").exists():
                 raise SystemExit(f"error: {out} holds a run: --resume goes on with it, --name=... is another")
-            log.truncate(0)  # of a run that ended before its first checkpoint
-        for unfinished in out.glob("*.*.[0-9]*.tmp"):  # of data.write_whole in a process that was killed
+            log.truncate(0)  # what a run left that ended before its first checkpoint
+        for unfinished in out.glob("*.*.[0-9]*.tmp"):  # left by data.write_whole in a process that was killed
             unfinished.unlink()
     except BlockingIOError:
         raise SystemExit(f"error: another process is training in {out}") from None
@@ -270,7 +272,7 @@ def train(config: TrainConfig):
 
     # The corpus
     if main_process:
-        data.make_if_free(config.dataset)
+        data.make_if_free(config.dataset)  # "python" is free: it needs no download
     if world_size > 1:
         dist.barrier()
     meta = data.load_meta(config.dataset)
@@ -284,13 +286,13 @@ def train(config: TrainConfig):
     if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
         raise SystemExit(f"error: a passkey prompt needs a block_size of {passkey.shortest(encoding)}")
     count = max(min(config.eval_tokens, len(val_tokens) - 1) // stretch, 1)
-    positions = perplexity.spread(len(val_tokens), count, stretch)
-    val_text = val_tokens[positions[rank::world_size]]  # every process takes its share
+    places = perplexity.spread(len(val_tokens), count, stretch)  # (count, stretch + 1)
+    val_text = val_tokens[places[rank::world_size]]  # every process takes its share
 
     # The model, the optimizers
     torch.manual_seed(config.seed)
     out = Path(config.out_dir)
-    if main_process and config.resume:  # before another process can write a newer checkpoint
+    if main_process and config.resume:  # locked before it is read: another trainer might write to it
         log = open_run(out, resume=True)
     checkpoint = None
     try:
@@ -305,8 +307,8 @@ def train(config: TrainConfig):
             if config.init_from:
                 start_from(model, config)
         optimizers = make_optimizers(config, model)
-        context = autocast(device, config.dtype)
-        scaler = torch.amp.GradScaler(device.type, enabled=context.fast_dtype == torch.float16)
+        casting = autocast(device, config.dtype)  # its fast_dtype is what matrix products are computed in
+        scaler = torch.amp.GradScaler(device.type, enabled=casting.fast_dtype == torch.float16)
         if checkpoint:
             states = checkpoint["optimizers"]
             require(type(states) is list and len(states) == len(optimizers), "it has other optimizers")
@@ -325,11 +327,11 @@ def train(config: TrainConfig):
     parallel = DistributedDataParallel(model) if world_size > 1 else model
 
     if main_process:
-        if not config.resume:
+        if not config.resume:  # only now, so that a model that cannot be made leaves no directory
             log = open_run(out, resume=False)
         data.write_json(out / "config.json", asdict(config))
         size = f"{model.num_params() / 1e6:.2f}M parameters, {meta['train_tokens'] / 1e6:.1f}M tokens"
-        print(f"{out}: {size}, {world_size} x {device}, {context.fast_dtype}", flush=True)
+        print(f"{out}: {size}, {world_size} x {device}, {casting.fast_dtype}", flush=True)
     hide_bar = None if main_process else True  # None: where the output is no terminal
     bar = tqdm(total=config.max_iters, initial=start, unit="step", disable=hide_bar)
 
@@ -345,8 +347,8 @@ def train(config: TrainConfig):
     # The loop
     saved = start if checkpoint else -1  # the step of the last checkpoint, which is not evaluated again
     tokens_per_step = config.batch_size * config.gradient_accumulation_steps * config.block_size
-    clock = time.perf_counter()  # at the last log line, and
-    steps = 0  # steps since then, for tokens_per_s
+    clock = time.perf_counter()  # the time of the last log line
+    steps = 0  # steps since that line
     try:
         for step in range(start, config.max_iters + 1):
             if (step % config.eval_interval == 0 or step == config.max_iters) and step != saved:
@@ -354,7 +356,7 @@ def train(config: TrainConfig):
                 entry = {"iter": step}
                 model.eval()
                 for key, length in (("val_loss", config.block_size), ("val_loss_4x", stretch)):
-                    with context:
+                    with casting:
                         losses = perplexity.token_losses(model, val_text, length)
                     total = sum_over_processes(losses.sum().float().to(device))
                     entry[key] = total / (count * stretch)
@@ -386,6 +388,7 @@ def train(config: TrainConfig):
             torch.manual_seed(hash((config.seed, step, rank)))
             step_loss = torch.zeros((), device=device)
             for micro in range(micro_steps):
+                # This process's rows of the global batch
                 first = (micro * world_size + rank) * config.batch_size
                 rows = range(first, first + config.batch_size)
                 x, y = get_batch(config, train_tokens, encoding, step, rows)
@@ -396,7 +399,7 @@ def train(config: TrainConfig):
                 y = y.to(device, non_blocking=True)
                 # Gradients are averaged over the processes once a step.
                 parallel.require_backward_grad_sync = micro == micro_steps - 1
-                with context:
+                with casting:
                     loss = parallel(x, y)[1] / micro_steps
                 scaler.scale(loss).backward()
                 step_loss += loss.detach()
@@ -404,8 +407,8 @@ def train(config: TrainConfig):
                 scaler.unscale_(optimizer)
             largest = config.grad_clip or math.inf
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
-            # In float16 a step may overflow, and is left out: for both optimizers. The scaler would judge
-            # each by itself.
+            # A float16 step that overflows is skipped. Asked here, for both optimizers at once: scaler.step
+            # would decide for each alone.
             if not scaler.is_enabled() or norm.isfinite():
                 for optimizer in optimizers:
                     scaler.step(optimizer)
@@ -436,7 +439,7 @@ def train(config: TrainConfig):
             dist.destroy_process_group()
 
     if main_process:
-        with context:
+        with casting:
             text = "".join(stream_text(model.eval(), encoding, "", max_new_tokens=300, top_k=50))
         print(f"\ndone: {out}/ckpt.pt; a sample of it:\n\n{text}")
 

@@ -63,7 +63,8 @@ EVALUATIONS = {
     "passkey_long": "passkey.py --lengths 2048 4096 --trials 200",
 }
 TINY_EVALUATIONS = EVALUATIONS | {
-    f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}" for strength in ("0.5", "1", "2")
+    f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}"
+    for strength in ("0.5", "1", "2")
 }
 FAR_EVALUATIONS = EVALUATIONS | {"perplexity_logn1": "perplexity.py --logn_scale 1"}
 for strength in ("0.5", "1"):
