@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def test_what_the_paper_leaves_open_is_said(point):
 
 
 def test_the_licence():
-    assert read("LICENSE").startswith("MIT License")
+    text = read("LICENSE")
+    assert text.startswith("MIT License") and "The nanoFoPE authors" in text
     assert re.search(r"MIT .*\[LICENSE\]\(LICENSE\)", read("README.md"))
 
 
@@ -77,3 +79,14 @@ def test_the_sentence_of_10m():
     tokens = {name: json.loads((TEN / f"{name}.json").read_text())["tokens"] for name in FILES}
     assert tokens.pop("perplexity") == 65_536 and set(tokens.values()) == {32_768}
     assert "the first 65,536 tokens" in text and "the first 32,768 (the others)" in text
+
+
+def test_what_git_keeps_works_on_another_machine():
+    """No link is tracked: a corpus that is one, into this machine's disk, would break the first command."""
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    files = listed.stdout.splitlines()
+    assert files and not [line for line in files if line.startswith("120000")]
+    for name in ("data/corpus/train.bin", "data/python", "data/mine.1.partial", "out/fope_tiny/ckpt.pt"):
+        assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT).returncode == 0, name
