@@ -523,14 +523,15 @@ def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None
         model.load_state_dict(checkpoint["model"])
         finite = all(weight.isfinite().all() for weight in checkpoint["model"].values())
         require(finite, "its weights are not finite")
-        model.eval()
-        with torch.no_grad():
-            logits, _ = model(torch.zeros(1, 1, dtype=torch.int64))
-        require(logits.isfinite().all(), "its logits are not finite")  # of weights that are too large
         require(type(checkpoint["iter"]) is int and checkpoint["iter"] >= 0, "it does not say its step")
         texts = (config["dataset"], meta["encoding"], meta["sha256"])
         require(all(type(text) is str for text in texts), "it does not say its corpus")
     except Exception as error:  # damaged files fail in a dozen ways
         reason = " ".join(f"{type(error).__name__} {error}".split())
         raise SystemExit(f"error: cannot load {path}: {reason[:200]}") from None
+    model.eval()
+    with torch.no_grad():
+        logits, _ = model(torch.zeros(1, 1, dtype=torch.int64))
+    if not logits.isfinite().all():  # finite weights may be too large
+        raise SystemExit(f"error: {path} is of no use: its logits are not finite")
     return model.to(device), checkpoint

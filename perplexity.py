@@ -187,7 +187,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("stopped by Ctrl-C") from None
+    data.run(main)

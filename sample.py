@@ -68,7 +68,4 @@ def main():
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # a pipe on Windows may not know every character
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("\nstopped by Ctrl-C") from None
+    data.run(main)

@@ -424,8 +424,10 @@ def train(config: TrainConfig):
                 clock = now
                 steps = 0
             bar.update()
-    except (OSError, MemoryError, torch.OutOfMemoryError) as error:  # a full disk, a batch too large
-        raise SystemExit(f"error: {out}, iter {step}: {type(error).__name__} {error}") from None
+    except OSError as error:  # a full disk
+        raise SystemExit(f"error: {out}, iter {step}: {error}") from None
+    except (MemoryError, RuntimeError) as error:  # a batch too large
+        raise SystemExit(f"error: {out}, iter {step}: {data.explain_memory(error)}") from None
     except KeyboardInterrupt:
         again = f"--resume goes on from iter {saved}" if saved >= 0 else "nothing was saved yet"
         raise SystemExit(f"interrupted at iter {step}; {again}") from None

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 import data
 import perplexity
 from analysis.plots import new_figure, save
+from analysis.window import own_text
 from model import GPT, POSITIONS, GPTConfig, RoPE, load_checkpoint, pick_device
 
 TURNS = (37, 101)  # of the two waves of part 1
@@ -216,7 +217,7 @@ def report_run(results: dict, run: str, device: torch.device) -> None:
     if isinstance(encodings[0], RoPE):
         report_score(results, run, encodings)
     model.to(device)
-    tokens = data.load_tokens(checkpoint["config"]["dataset"], "val")
+    tokens = own_text(checkpoint)
     N = model.config.block_size
     text = tokens[perplexity.spread(len(tokens), 16, N)[:, :-1]]
     turns = turns_in_training(model.config)

@@ -12,6 +12,7 @@ import argparse
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import data
@@ -34,6 +35,14 @@ def hide_far_keys(pos: NoPE, window: int, device: torch.device) -> None:
     pos.bias = bias
 
 
+def own_text(checkpoint: dict) -> np.ndarray:
+    """The validation tokens of the corpus that a run was trained on. SystemExit if that is another by now."""
+    dataset = checkpoint["config"]["dataset"]
+    if data.load_meta(dataset)["sha256"] != checkpoint["meta"]["sha256"]:
+        raise SystemExit(f"error: the run was trained on another corpus than data/{dataset}")
+    return data.load_tokens(dataset, "val")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -48,7 +57,7 @@ def main() -> None:
     for run in args.runs:
         model, checkpoint = load_checkpoint(run, device)
         N = model.config.block_size
-        tokens = data.load_tokens(checkpoint["config"]["dataset"], "val")
+        tokens = own_text(checkpoint)
         count = max(args.tokens // (16 * N), 1)
         if len(tokens) <= 16 * N:
             raise SystemExit(f"error: the validation split of {run} is shorter than 16 N = {16 * N} tokens")
@@ -64,7 +73,13 @@ def main() -> None:
                     loss = perplexity.token_losses(model, text, length).mean()
                 found[keys].append(loss.exp().item())
         results.append(
-            {"checkpoint": run, "iter": checkpoint["iter"], "config": checkpoint["config"], **found}
+            {
+                "checkpoint": run,
+                "iter": checkpoint["iter"],
+                "trained_on": checkpoint["meta"]["sha256"],
+                "config": checkpoint["config"],
+                **found,
+            }
         )
         print(f"{Path(run).name:20}", *(f"{length:>10}" for length in lengths))
         for keys in ("all keys", "the last N"):

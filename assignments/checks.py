@@ -373,7 +373,11 @@ def explain(error: BaseException, path: Path, part: Part) -> str:
         else:
             reason = (str(error).splitlines() or [""])[0]
             lines = [f"it ended with {type(error).__name__}: {reason}", where]
-    return "\n".join(line[:WIDTH] for line in lines[:MAX_LINES])
+    return "\n".join(shorten(line) for line in lines[:MAX_LINES])
+
+
+def shorten(line: str) -> str:
+    return line if len(line) <= WIDTH else line[: WIDTH - 4].rsplit(" ", 1)[0] + " ..."
 
 
 def load_grader(exercise: str) -> ModuleType:

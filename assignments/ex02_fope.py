@@ -47,8 +47,8 @@ def table(
     """The sums of Eq. 11 at positions (T,), for cosine and sine: float32, each (n_head, T, pairs).
 
     cos_coef and sin_coef are (n_head, len(frequencies), outputs), with outputs <= pairs: for the first
-    `outputs` pairs; the pairs that are left are the clipped ones. Float32 even where a caller's autocast
-    would take bfloat16: `.float()` on a product comes too late, it was in bfloat16 by then; switch autocast
-    off around it.
+    `outputs` pairs; the pairs that are left are the clipped ones. On the device of what is given. Float32
+    even where a caller's autocast would take bfloat16: `.float()` on a product comes too late, it was in
+    bfloat16 by then; switch autocast off around it.
     """
     raise NotImplementedError

@@ -27,7 +27,7 @@ from model import FoPE, GPTConfig, RoPE  # noqa: F401 (what you may use)
 
 
 class PRoPE(RoPE):
-    """RoPE whose slowest frequencies are zero (arXiv 2410.06205): the round(p M) fastest of M stay."""
+    """RoPE whose slowest frequencies are zero (arXiv 2410.06205): the round(p K) fastest of all K stay."""
 
     p = 0.75
 
@@ -37,5 +37,5 @@ class PRoPE(RoPE):
 
 
 def p_of_fope(config: GPTConfig) -> float:
-    """The p with which p-RoPE rotates exactly as FoPE does when it only clips (fope_series=False)."""
+    """A p with which p-RoPE rotates just as FoPE when it only clips (fope_series=False, fope_dim=0)."""
     raise NotImplementedError

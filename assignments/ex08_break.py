@@ -12,7 +12,8 @@ Before you start. Exercise 2; FoPE in model.py, with fope_dim: the bank of frequ
 outputs.
 
 Fill in the three functions. Each changes a trained model in place, and nothing but what it says: the other
-weights stay, and so does model.config. A layer's encoding is model.blocks[i].attn.pos.
+weights stay, and so does model.config. A layer's encoding is model.blocks[i].attn.pos; you may change it, or
+put another in its place. No model here has YaRN.
 
 See. Sketch the curves that you expect, then look; README.md says how long the training takes. (a) For each
 mistake: does it show at N, beyond N only, or not at all, and what kind of test would find it then? (b) Which
@@ -22,8 +23,10 @@ as in the paper's text (--fope_init=normal --name=normal), and explain what is n
 prompts, good to about ±10 %.
 """
 
+import torch  # noqa: F401
+
 from assignments import experiments
-from model import GPT
+from model import GPT, FoPE  # noqa: F401 (what you may use)
 
 
 def redraw(model: GPT) -> None:

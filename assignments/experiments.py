@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 
 import data
+from analysis.window import own_text
 from model import GPT, POSITIONS, FoPE, GPTConfig, RoPE, autocast, load_checkpoint, pick_device
 from passkey import evaluate
 from perplexity import spread, token_losses
@@ -79,7 +80,7 @@ def print_curves(models: dict[str, GPT], checkpoint: dict) -> None:
     """Perplexity and passkey accuracy of each model, from 1 to 8 times the training length."""
     N = checkpoint["config"]["block_size"]
     lengths = [N, 2 * N, 4 * N, 8 * N]
-    tokens = data.load_tokens(checkpoint["config"]["dataset"], "val")
+    tokens = own_text(checkpoint)
     stretch = lengths[-1]
     if len(tokens) <= stretch:
         raise SystemExit(f"error: {len(tokens):,} validation tokens are too few for a length of {stretch:,}")

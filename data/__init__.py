@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,6 +78,24 @@ def make_if_free(name: str):
     except SystemExit:
         if not (DATA_DIR / name).exists():  # another run was not faster
             raise
+
+
+def run(main: Callable):
+    """A script's main; Ctrl-C and too little memory end it in one line."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\nstopped by Ctrl-C") from None
+    except (MemoryError, RuntimeError) as error:
+        raise SystemExit(f"error: {explain_memory(error)}") from None
+
+
+def explain_memory(error: Exception) -> str:
+    """The first line of an error that says that memory is short; any other error is raised again."""
+    first_line = f"{type(error).__name__} {error}".splitlines()[0]
+    if "memory" not in first_line.lower():
+        raise error
+    return first_line[:300]
 
 
 def output(name: str) -> Path:

@@ -455,6 +455,14 @@ def test_a_window_of_the_whole_context_changes_nothing(run, monkeypatch, tmp_pat
     assert near[0] == pytest.approx(whole[0], rel=1e-5) and near[4] != pytest.approx(whole[4], rel=1e-5)
 
 
+@pytest.mark.parametrize("script", [window, spectrum], ids=["window", "spectrum"])
+def test_another_corpus_under_the_same_name_is_refused(script, run, monkeypatch):
+    path = Path(run).parent / "corpus" / "meta.json"
+    path.write_text(path.read_text().replace('"sha256": "0"', '"sha256": "1"'))
+    with pytest.raises(SystemExit, match="another corpus"):
+        call(monkeypatch, script, run, "--device=cpu")
+
+
 # ---------------------------------------------------------------------------------------------------------
 # spectrum.py: distortion and truncation
 

@@ -4,6 +4,7 @@ import argparse
 import ast
 import errno
 import os
+import re
 import runpy
 import shutil
 import stat
@@ -481,6 +482,21 @@ def test_ctrl_c_is_one_line(module, place, run, monkeypatch, capsys):
     ) as end:  # the latter, uncaught, would end pytest itself
         runpy.run_path(str(ROOT / f"{module.__name__}.py"), run_name="__main__")
     assert str(end.value).strip() == "stopped by Ctrl-C"
+
+
+@every_script
+def test_too_little_memory_is_one_line(module, run, monkeypatch, capsys):
+    """As torch's own allocator says it; any other error of torch's keeps its traceback."""
+    for need, ends in (
+        (lambda: torch.empty(2**50), SystemExit),
+        (lambda: torch.ones(2) @ torch.ones(3), None),
+    ):
+        monkeypatch.setattr(sys.modules["model"].GPT, "hidden", lambda *args, need=need: need())
+        arguments = [str(argument) for argument in SCRIPTS[module]]
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", str(run), "--device", "cpu", *arguments])
+        with pytest.raises(ends or RuntimeError) as end:
+            runpy.run_path(str(ROOT / f"{module.__name__}.py"), run_name="__main__")
+        assert bool(re.fullmatch(r"error: .*memory.*", str(end.value))) == bool(ends)
 
 
 @every_evaluation

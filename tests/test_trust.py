@@ -49,7 +49,7 @@ import passkey
 import perplexity
 import sample
 import train
-from model import load_checkpoint
+from model import GPT, load_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups are POSIX here")
 SERVER = multiprocessing.get_context("forkserver")
@@ -569,6 +569,24 @@ def little_memory():
 @pytest.mark.parametrize("name, value", [("n_embd", 2**40), ("batch_size", 10**12), ("block_size", 2**40)])
 def test_sizes_that_no_memory_holds(name, value, corpus, tmp_path, little_memory):
     fails(lambda: run(corpus, tmp_path / "out", **{name: value}))
+
+
+def test_a_batch_that_no_memory_holds(corpus, tmp_path, monkeypatch):
+    """As torch's own allocator on a CPU says it, in the middle of training; a bug keeps its traceback."""
+    forward = GPT.forward
+    for need, kind in (
+        (lambda: torch.empty(2**50), SystemExit),
+        (lambda: torch.ones(2) @ torch.ones(3), RuntimeError),
+    ):
+
+        def fail(model, idx, targets=None, need=need):
+            return need() if model.training else forward(model, idx, targets)
+
+        monkeypatch.setattr(GPT, "forward", fail)
+        with pytest.raises(kind) as end:
+            run(corpus, tmp_path / kind.__name__)
+        assert ("iter 0: " in str(end.value) and "memory" in str(end.value)) == (kind is SystemExit)
+        assert_good(tmp_path / kind.__name__)
 
 
 def test_more_validation_than_there_is(corpus, tmp_path):

@@ -17,10 +17,10 @@ COEFFICIENTS = ("cos_coef", "sin_coef")
 
 
 @lru_cache
-def first_model(fope_dim: int) -> GPT:
+def first_model(**settings) -> GPT:
     """A small model whose weights are large enough for its logits to depend on positions."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(50, N, n_layer=2, n_head=2, n_embd=128, fope_dim=fope_dim)).eval()
+    model = GPT(GPTConfig(50, N, n_layer=2, n_head=2, n_embd=128, **settings)).eval()
     for name, parameter in model.named_parameters():
         if "norm" not in name:
             parameter.data *= 8
@@ -29,10 +29,15 @@ def first_model(fope_dim: int) -> GPT:
 
 def pairs_of_models() -> Iterator[tuple[str, GPT, GPT]]:
     """The name of a case, the model to break, and the same model to compare with."""
-    for fope_dim in (0, 128):
-        first_logits(first_model(fope_dim))  # kept before an answer can change the classes that give them
-    yield "2 layers, 2 heads, head_dim 64, N 64", deepcopy(first_model(0)), first_model(0)
-    yield "the same with fope_dim 128, twice head_dim", deepcopy(first_model(128)), first_model(128)
+    cases = {
+        "2 layers, 2 heads, head_dim 64, N 64": {},
+        "the same with fope_dim 128, twice head_dim": {"fope_dim": 128},
+        "the same with fope_init normal, σ 0.1": {"fope_init": "normal", "fope_sigma": 0.1},
+    }
+    for settings in cases.values():
+        first_logits(first_model(**settings))  # kept before an answer can change the classes that give them
+    for case, settings in cases.items():
+        yield case, deepcopy(first_model(**settings)), first_model(**settings)
 
 
 def expect_the_rest_stays(what: str, case: str, model: GPT, old: GPT) -> None:
@@ -149,6 +154,14 @@ def redraw(answer) -> None:
             not torch.equal(*coefs),
             f"redraw: two calls gave the same coefficients, as if reseeded\nwith {case}",
         )
+    case = "fope_series False: there is nothing to draw"
+    settings = {"fope_series": False}
+    model = deepcopy(first_model(**settings))
+    answer.redraw(model)
+    for layer, pos, old_pos in encodings("redraw", model, first_model(**settings)):
+        for name in COEFFICIENTS:
+            what = f"redraw: not drawn as FoPE draws, {name}"
+            expect_close(what, getattr(pos, name), getattr(old_pos, name), f"{case}; {layer}")
 
 
 def pad_sine(answer) -> None:

@@ -89,4 +89,12 @@ MUTANTS = [
         "0.6 * (sin_coef - torch.eye(kept))",
         "correlation",
     ),
+    ("N + 1", "math.pi / block_size", "math.pi / (block_size + 1)", "is the floor the right one"),
+    ("N - 1", "math.pi / block_size", "math.pi / (block_size - 1)", "is the floor the right one"),
+    (
+        "turns rounded",
+        "frequencies[frequencies >= floor]",
+        "frequencies[(2 * math.pi / frequencies).round() <= block_size]",
+        "is the floor the right one",
+    ),
 ]

@@ -27,7 +27,7 @@ MUTANTS = [
         "does not go",
     ),
     ("the slowest stay", "frequencies[count:] = 0", "frequencies[: len(frequencies) - count] = 0", "fastest"),
-    ("p of all dimensions", "self.p * len(frequencies)", "self.p * 2 * len(frequencies)", "wrong number"),
+    ("p of all dimensions", "self.p * len(frequencies)", "self.p * 2 * len(frequencies)", "half as many"),
     ("share of dimensions", "(config.head_dim // 2)", "config.head_dim", "head_dim"),
     (
         "the share that goes",

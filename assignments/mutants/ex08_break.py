@@ -134,4 +134,22 @@ MUTANTS = [
         PADDED + '    setattr(FoPE, "table", padded)',
         "class was changed: FoPE.table",
     ),
+    (
+        "its own formula of Xavier, without fope_init",
+        REDRAW,
+        "config = model.config\n"
+        "        _, sources, outputs = new.cos_coef.shape\n"
+        "        std = (2 / (sources * outputs + config.n_head * outputs)) ** 0.5 * config.fope_sigma\n"
+        "        std = std * config.fope_series\n"
+        "        eye = torch.eye(sources)[:, :: new.dim // 64]\n"
+        "        block.attn.pos.cos_coef[:] = eye + std * torch.randn_like(new.cos_coef)\n"
+        "        block.attn.pos.sin_coef[:] = eye + std * torch.randn_like(new.cos_coef)",
+        "standard deviation",
+    ),
+    (
+        "drawn without a series, too",
+        "new = FoPE(model.config)\n",
+        "new = FoPE(replace(model.config, fope_series=True))\n",
+        "not drawn as FoPE draws",
+    ),
 ]
