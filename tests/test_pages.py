@@ -2,10 +2,13 @@
 
 import json
 import re
+import statistics
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from analysis import plots
 
 ROOT = Path(__file__).parent.parent
 TEN = ROOT / "results" / "10m"
@@ -90,3 +93,113 @@ def test_what_git_keeps_works_on_another_machine():
     assert files and not [line for line in files if line.startswith("120000")]
     for name in ("data/corpus/train.bin", "data/python", "data/mine.1.partial", "out/fope_tiny/ckpt.pt"):
         assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT).returncode == 0, name
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Sentences with a "every seed", "flat", "doubles" in them: each stands in its page, and the runs say the same
+
+
+def by_seed(file: str, measure: str, length: int) -> dict[str, dict[int, float]]:
+    """A number of each run of a results file, by method and seed."""
+    found = {}
+    for method in plots.group(plots.read_runs([ROOT / file])):
+        runs = [run for run in method.runs if length in getattr(run, measure)]
+        found[method.name] = {run.config["seed"]: getattr(run, measure)[length] for run in runs}
+    return found
+
+
+def tiny(measure: str, length: int) -> dict[str, dict[int, float]]:
+    return by_seed("results/tiny/runs.jsonl", measure, length)
+
+
+def lower_in(one: dict[int, float], other: dict[int, float]) -> int:
+    """In how many of the seeds that both have the first is lower."""
+    return sum(one[seed] < other[seed] for seed in one.keys() & other.keys())
+
+
+def mean(numbers: dict[int, float]) -> float:
+    return sum(numbers.values()) / len(numbers)
+
+
+def past_n_fope_is_below_rope() -> bool:
+    numbers = [tiny("perplexity", length) for length in (512, 1024, 2048, 4096)]
+    return all(lower_in(each["FoPE"], each["RoPE"]) == len(each["FoPE"]) == 5 for each in numbers)
+
+
+def at_n_rope_is_below_fope_by_two_percent() -> bool:
+    numbers = tiny("perplexity", 256)
+    ratio = mean(numbers["FoPE"]) / mean(numbers["RoPE"])
+    return lower_in(numbers["RoPE"], numbers["FoPE"]) == 5 and round(100 * (ratio - 1)) == 2
+
+
+def alibi_pays_ten_percent() -> bool:
+    numbers = tiny("perplexity", 256)
+    return round(100 * (mean(numbers["ALiBi"]) / mean(numbers["RoPE"]) - 1)) == 10
+
+
+def alibi_is_flat() -> bool:
+    at_n, at_16n = tiny("perplexity", 256)["ALiBi"], tiny("perplexity", 4096)["ALiBi"]
+    return all(0.95 < at_16n[seed] / at_n[seed] < 1 for seed in at_n)
+
+
+def fope_doubles() -> bool:
+    at_n, at_16n = tiny("perplexity", 256)["FoPE"], tiny("perplexity", 4096)["FoPE"]
+    return 1.9 < mean(at_16n) / mean(at_n) < 2.15
+
+
+def alibi_reaches_about_750() -> bool:
+    return all(700 < mean(tiny("reach", length)["ALiBi"]) < 800 for length in (2048, 4096))
+
+
+def alibi_retrieves_best() -> bool:
+    for length in (512, 1024, 2048, 4096):
+        numbers = tiny("passkey", length)
+        best = max(mean(numbers[name]) for name in numbers if name != "ALiBi")
+        if mean(numbers["ALiBi"]) <= best:
+            return False
+    return True
+
+
+def cf_is_level_with_fope() -> bool:
+    """Within one standard deviation of FoPE's seeds, perplexity and passkeys."""
+    for measure, length in (("perplexity", 1024), ("perplexity", 4096), ("passkey", 512)):
+        numbers = tiny(measure, length)
+        spread = statistics.stdev(numbers["FoPE"].values())
+        if abs(mean(numbers["FoPE"]) - mean(numbers["clipping alone (CF)"])) > spread:
+            return False
+    return True
+
+
+CLAIMS = [
+    ("README.md", "FoPE's loss is below RoPE's in all five seeds at every length", past_n_fope_is_below_rope),
+    (
+        "README.md",
+        "at 2N it finds more keys in four",
+        lambda: lower_in(tiny("passkey", 512)["RoPE"], tiny("passkey", 512)["FoPE"]) == 4,
+    ),
+    ("README.md", "loses 2 % of perplexity at $N$ (in each seed)", at_n_rope_is_below_fope_by_two_percent),
+    ("README.md", "pays 10 % at $N$ and finds passkeys only in the last 750 tokens", alibi_pays_ten_percent),
+    ("README.md", "only in the last 750 tokens or so", alibi_reaches_about_750),
+    ("README.md", "ALiBi's perplexity is flat.", alibi_is_flat),
+    ("README.md", "ALiBi retrieves best.", alibi_retrieves_best),
+    ("README.md", "FoPE's own perplexity doubles from N to 16N.", fope_doubles),
+    ("README.md", "its clipping alone (CF) does about as well", cf_is_level_with_fope),
+    ("results/README.md", "lower than RoPE's in five of five seeds", past_n_fope_is_below_rope),
+    ("results/README.md", "at N higher in five of five", at_n_rope_is_below_fope_by_two_percent),
+    ("results/README.md", "Clipping alone is level with FoPE", cf_is_level_with_fope),
+]
+
+
+@pytest.mark.parametrize("page, sentence, holds", CLAIMS, ids=[claim[1] for claim in CLAIMS])
+def test_what_a_sentence_claims_the_runs_say(page, sentence, holds):
+    assert sentence in re.sub(r"\s+", " ", read(page))
+    assert holds()
+
+
+def test_one_text_under_all_perplexities():
+    for file in ("tiny/runs.jsonl", "far/runs.jsonl", "far/strength_1.jsonl"):
+        for line in read(f"results/{file}").splitlines():
+            content = json.loads(line)
+            if content["evaluation"].startswith("perplexity"):
+                assert content["tokens"] == content["scored"] == 131_072
+    assert "score the same 131,072 tokens of the validation split" in read("results/README.md")
