@@ -73,8 +73,8 @@ for strength in ("0.5", "1"):
         f"passkey_logn{strength}_64N": f"passkey.py --logn_scale {strength} --lengths 16384 --trials 25",
     }
 
-# Rates of AdamW are tried with one seed and few evaluations, in a results file of their own.
-RATE_EVALUATIONS = {key: EVALUATIONS[key] for key in ("perplexity", "passkey_short")}
+# Runs with AdamW have fewer evaluations, and a results file of their own.
+ADAMW_EVALUATIONS = {key: EVALUATIONS[key] for key in ("perplexity", "passkey_short")}
 
 MAIN = ("fope", "rope", "alibi", "cf")
 ORDER = [(name, seed) for seed in (1, 2, 3, 4, 5) for name in MAIN]
@@ -99,7 +99,7 @@ def is_trained(out: Path) -> bool:
 def results_file(name: str, key: str) -> Path:
     """In results/far or results/tiny; what was evaluated with scaled queries has a file of its own."""
     if name.endswith(RATES):
-        return ROOT / "results" / "tiny" / "rates.jsonl"
+        return ROOT / "results" / "tiny" / "adamw.jsonl"
     experiment = "far" if name.startswith("far") else "tiny"
     strength = re.search(r"logn([\d.]+)", key)
     return ROOT / "results" / experiment / (f"strength_{strength[1]}.jsonl" if strength else "runs.jsonl")
@@ -107,7 +107,7 @@ def results_file(name: str, key: str) -> Path:
 
 def evaluations(name: str) -> dict[str, str]:
     if name.endswith(RATES):
-        return RATE_EVALUATIONS
+        return ADAMW_EVALUATIONS
     return FAR_EVALUATIONS if name.startswith("far") else TINY_EVALUATIONS
 
 
