@@ -26,7 +26,7 @@ def frequencies(head_dim: int, theta: float) -> torch.Tensor:
 
 
 def table(positions: torch.Tensor, frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of every pair's angle at positions (T,), integers: float32, each (T, pairs)."""
+    """Cosine and sine of every pair's angle at positions (T,), from 0 on: float32, each (T, pairs)."""
     raise NotImplementedError
 
 

@@ -99,6 +99,10 @@ def rotate(answer) -> None:
     came = answer.rotate(x.half(), cos, sin)
     expected = turn(x.half().float(), cos, sin).half()
     expect_close("rotate", came, expected, f"{case}; x in float16", atol=0.01)
+    doubles = x.double()
+    answer.rotate(doubles, cos, sin)
+    message = "rotate changed its input x: it must work on a copy"
+    expect(torch.equal(doubles, x.double()), f"{message}\nwith {case}; x in float64")
     expect_any_strides(answer, cos, sin)
     expect_a_gradient(answer, x, cos, sin, case)
     expect_its_device(answer, x, cos, sin, case)

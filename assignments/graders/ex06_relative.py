@@ -25,6 +25,9 @@ class Growing(NoPE):
     def encode(self, q, k, start):
         return q * (1 + start / 100), k
 
+    def bias(self, q_len, k_len):
+        return torch.ones(3, q_len, k_len)  # no part of the dot products
+
 
 def fope(sigma: float, init: str = "normal") -> FoPE:
     torch.manual_seed(0)  # the same draw for every σ, scaled

@@ -104,4 +104,10 @@ MUTANTS = [
         'import collections\n\nimport torch\n\nsystem = getattr(collections, "".join(("_s", "ys")))\n',
         "refused.* _sys",
     ),
+    (
+        "in place where x is in float64 already",
+        "a, b = x.chunk(2, dim=-1)\n",
+        "given, x = x, x.double()\n    a, b = [half.clone() for half in x.chunk(2, dim=-1)]\n    x[:] = 1\n    x = given\n",
+        "changed its input",
+    ),
 ]

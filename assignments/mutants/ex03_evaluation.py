@@ -78,4 +78,18 @@ MUTANTS = [
         "        _, loss = model(chunk[None, :-1], targets[None])",
         "for its input 16, token",
     ),
+    (
+        "batches averaged, the last smaller",
+        "return math.exp(sum(losses) / count)",
+        "batches = [losses[i : i + 64] for i in range(0, count, 64)]\n"
+        "    return math.exp(sum(sum(batch) / len(batch) for batch in batches) / len(batches))",
+        "perplexity: wrong values",
+    ),
+    (
+        "a dot of one token",
+        "len(needle) - len(question)",
+        "len(question) - len(key_ids) - 1 - len(question)",
+        "not of that length",
+    ),
+    ("half up", "round(depth * room)", "int(depth * room + 0.5)", "another depth"),
 ]

@@ -51,4 +51,12 @@ MUTANTS = [
         "if not isinstance(pos, experiments.FoPE):\n        return 0.0\n    scores = []",
         "refused.* only errors",
     ),
+    (
+        "an encoding's bias added",
+        "change = (there - here)",
+        "bias = pos.bias(q.size(-2), k.size(-2))\n"
+        "    if bias is not None:\n        here, there = here + bias, there + bias\n"
+        "    change = (there - here)",
+        "no FoPE",
+    ),
 ]
