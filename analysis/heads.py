@@ -1,11 +1,13 @@
 """
-Which heads find the passkey: each head's output is set to zero in turn, and the accuracy without it printed.
+Which heads find the passkey, and which layer loses it past N: what is left of the accuracy if one head's
+output is zero, and if one layer sees only its last N keys.
 
     python -m analysis.heads out/fope_tiny
     python -m analysis.heads out/fope_tiny --lengths 256 1024 --trials 100 --logn_scale 1 --json heads.json
 
 A head that the model needs takes the accuracy with it when it goes. How much attention a head pays to the
-key would not tell: it may look at the key and pass nothing on, or another head may do the same.
+key would not tell: it may look at the key and pass nothing on, or another head may do the same. If accuracy
+rises where a layer is held to its last N keys, what it read further back misled it.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import torch
 
 import data
 import passkey
+from analysis.window import hide_far_keys
 from model import GPT, autocast, load_checkpoint, pick_device
 
 
@@ -39,26 +42,50 @@ def without_head(model: GPT, layer: int, head: int) -> Iterator[None]:
         hook.remove()
 
 
+@contextlib.contextmanager
+def near_alone(model: GPT, layer: int) -> Iterator[None]:
+    """Inside it, this layer sees only its last N keys."""
+    pos = model.blocks[layer].attn.pos
+    hide_far_keys(pos, model.config.block_size, model.lm_head.weight.device)
+    try:
+        yield
+    finally:
+        del pos.bias  # what stood before it, the class's own, is there again
+
+
 def ablate(model: GPT, encoding, length: int, trials: int) -> dict:
-    """Accuracy of the whole model, and without each head, as n_layer lists of n_head shares."""
-    whole = float(np.mean(passkey.evaluate(model, encoding, length, trials)))
-    without = []
+    """Accuracy of the whole model; without each head, as n_layer lists of n_head shares; and near_alone.
+
+    near_alone, a share a layer, is empty for lengths up to N, where it changes nothing.
+    """
+
+    def accuracy() -> float:
+        return float(np.mean(passkey.evaluate(model, encoding, length, trials)))
+
+    found = {"length": length, "whole": accuracy(), "without": [], "near_alone": []}
     for layer in range(model.config.n_layer):
         row = []
         for head in range(model.config.n_head):
             with without_head(model, layer, head):
-                right = passkey.evaluate(model, encoding, length, trials)
-            row.append(float(np.mean(right)))
-        without.append(row)
-    return {"length": length, "whole": whole, "without": without}
+                row.append(accuracy())
+        found["without"].append(row)
+        if length > model.config.block_size:
+            with near_alone(model, layer):
+                found["near_alone"].append(accuracy())
+    return found
 
 
 def print_heads(name: str, found: dict) -> None:
     heads = [f"head {head}" for head in range(len(found["without"][0]))]
     print(f"{name}, {found['length']} tokens: {found['whole']:.1%} of the passkeys found; without")
+    if found["near_alone"]:
+        heads.append("only its last N keys")
     print(" " * 10, *(f"{head:>8}" for head in heads))
     for layer, row in enumerate(found["without"]):
-        print(f"  layer {layer:2}", *(f"{share:8.1%}" for share in row), flush=True)
+        cells = [f"{share:8.1%}" for share in row]
+        if found["near_alone"]:
+            cells.append(f"{found['near_alone'][layer]:20.1%}")
+        print(f"  layer {layer:2}", *cells, flush=True)
 
 
 def main() -> None:

@@ -421,6 +421,20 @@ def test_each_head_is_ablated_once(run, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2].split() == ["layer", "0", "100.0%", "0.0%"]
 
 
+def test_a_layer_that_sees_only_its_last_keys():
+    """Up to N nothing changes; past it only that layer does, and afterwards the model is as it was."""
+    model = tiny()
+    idx = torch.randint(256, (1, 200))  # N is 128
+    whole = model.hidden(idx)
+    with heads.near_alone(model, layer=1):
+        near = model.hidden(idx)
+    assert torch.equal(model.hidden(idx), whole)
+    assert torch.allclose(near[:, :128], whole[:, :128], atol=1e-5)
+    assert not torch.allclose(near[:, 128:], whole[:, 128:], atol=1e-5)
+    found = heads.ablate(model, BYTES, 128, trials=2), heads.ablate(model, BYTES, 160, trials=2)
+    assert [len(each["near_alone"]) for each in found] == [0, 2]
+
+
 @pytest.mark.parametrize("pos", POSITIONS)
 def test_a_window_hides_what_lies_before_it(pos):
     """In one layer a prediction hangs on the last `window` tokens alone; without a window, on all."""

@@ -107,7 +107,9 @@ MUTANTS = [
     (
         "in place where x is in float64 already",
         "a, b = x.chunk(2, dim=-1)\n",
-        "given, x = x, x.double()\n    a, b = [half.clone() for half in x.chunk(2, dim=-1)]\n    x[:] = 1\n    x = given\n",
+        "given, x = x, x.double()\n"
+        "    a, b = [half.clone() for half in x.chunk(2, dim=-1)]\n"
+        "    x[:] = 1\n    x = given\n",
         "changed its input",
     ),
 ]
