@@ -132,7 +132,8 @@ def print_row(name: str, cells: list):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Passkey retrieval.", usage=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
     parser.add_argument(
         "--lengths", nargs="+", type=int, help="in tokens; default: the first run's N/2 to 16 N"

@@ -84,7 +84,9 @@ def draw(lengths: list[int], results: list[dict]):
         error = np.array(run["error"], float)  # None becomes NaN, which draws no bar
         axes.errorbar(lengths, run["perplexity"], yerr=error, marker="o", label=name)
     axes.axvline(results[0]["config"]["block_size"], color="grey", linestyle=":", label="training length")
-    axes.set(xscale="log", yscale="log", xlabel="context length, tokens", ylabel="perplexity")
+    axes.set(xscale="log", xlabel="context length, tokens", ylabel="perplexity")
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xticks(lengths, lengths)
     axes.minorticks_off()
     axes.legend()
@@ -100,7 +102,8 @@ def print_row(name: str, cells: list):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Perplexity by context length.", usage=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
     parser.add_argument(
         "--lengths", nargs="+", type=int, help="in tokens; default: the first run's N/2 to 16 N"

@@ -12,6 +12,7 @@ A run is a directory, out/<pos>_<name>: ckpt.pt, config.json and log.jsonl (one 
 Data are a function of (seed, step), dropout of (seed, step, process). So a resumed run repeats and skips
 nothing, and without dropout the loss does not depend on the number of processes. The model is in model.py,
 the corpora come from data/, passkey prompts from passkey.py, the validation loss from perplexity.py.
+A default is what holds where neither the configuration file nor the command line says otherwise.
 A variable named encoding is a tokenizer, which is tiktoken's word for one.
 """
 
