@@ -101,8 +101,10 @@ def explain_memory(error: Exception) -> str:
 def output(name: str) -> Path:
     """For argparse: a file that can be written, to be known before the long work."""
     path = Path(os.path.realpath(name))  # what a link points to; only links in a circle stay links
-    if path.is_symlink() or not path.parent.is_dir() or (path.exists() and not path.is_file()):
-        raise argparse.ArgumentTypeError(f"{name} is no file in a directory that exists")
+    if path.is_symlink() or not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
+        raise argparse.ArgumentTypeError(f"{name} is no file in a directory that can be written to")
+    if path.exists() and path.suffix not in (".json", ".png"):
+        raise argparse.ArgumentTypeError(f"{name} exists and is neither .json nor .png: it may be another's")
     return path
 
 

@@ -154,8 +154,10 @@ def test_output_is_for_files_in_directories_that_exist(tmp_path):
     (tmp_path / "circle").symlink_to("round")
     (tmp_path / "round").symlink_to("circle")
     (tmp_path / "link to nowhere").symlink_to("none/a.json")
+    (tmp_path / "ckpt.pt").write_text("a slip of the shell's completion, and the run would be gone")
     for name in (
         tmp_path,
+        tmp_path / "ckpt.pt",
         tmp_path / "fifo",
         tmp_path / "link to fifo",
         tmp_path / "circle",
