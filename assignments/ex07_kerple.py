@@ -43,5 +43,8 @@ class KERPLE(NoPE):
         raise NotImplementedError
 
     def bias(self, q_len: int, k_len: int) -> torch.Tensor:
-        """(n_head, q_len, k_len), float32, finite. The queries are the last q_len of k_len positions."""
+        """(n_head, q_len, k_len), float32, finite. The queries are the last q_len of k_len positions.
+
+        What stands at later keys, j > i, is finite and does not matter: the causal mask hides them.
+        """
         raise NotImplementedError

@@ -39,7 +39,7 @@ def rates(answer) -> None:
         rates_of(pos, n_head)
     smallest = [float("inf")] * 2
     largest = [0.0] * 2
-    for value in (0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 10.0, -10.0):
+    for value in (0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 10.0, -10.0, 30.0, -30.0):
         case = f"with every parameter at {value}, where an optimizer may bring it"
         with torch.no_grad():
             for parameter in pos.parameters():
@@ -62,7 +62,7 @@ def rates(answer) -> None:
             message = f"rates: a rate is dead: its gradient is 0, so it never learns again\n{case}"
             expect(not dead, message)
     for i, name in enumerate(("r1", "r2")):
-        reach = f"for parameters from -10 to 10, from {smallest[i]:.3g} to {largest[i]:.3g}"
+        reach = f"for parameters from -30 to 30, from {smallest[i]:.3g} to {largest[i]:.3g}"
         wide = smallest[i] < 0.01 and largest[i] >= 10
         expect(wide, f"rates: {name} cannot become as small as 0.01 or as large as 10\n{reach}")
 

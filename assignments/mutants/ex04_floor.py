@@ -114,4 +114,12 @@ MUTANTS = [
         "    count = functools.reduce(step, range(64), (-1, head_dim // 2))[0] + 1",
         "there is a loop",
     ),
+    (
+        "in float32",
+        LAST,
+        "import torch\n"
+        "    last = head_dim * torch.log(torch.tensor(block_size / (2 * math.pi)))"
+        " / (2 * torch.log(torch.tensor(rope_theta)))\n",
+        "float32 is too coarse",
+    ),
 ]

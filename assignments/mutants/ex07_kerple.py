@@ -3,11 +3,12 @@ hint."""
 
 MUTANTS = [
     ("relu + 1e-3", "self.log_rates.exp()", "torch.relu(self.log_rates) + 1e-3", "dead"),
+    ("clamped far off", "self.log_rates.exp()", "self.log_rates.clamp(-20, 20).exp()", "dead"),
     ("clamp", "self.log_rates.exp()", "self.log_rates.clamp(min=1e-4)", "dead"),
     ("square", "self.log_rates.exp()", "self.log_rates**2", "not positive"),
     ("abs", "self.log_rates.exp()", "self.log_rates.abs()", "not positive"),
     ("square + 1e-3", "self.log_rates.exp()", "self.log_rates**2 + 1e-3", "dead"),
-    ("sigmoid", "self.log_rates.exp()", "self.log_rates.sigmoid()", "as large as"),
+    ("sigmoid", "self.log_rates.exp()", "self.log_rates.sigmoid()", "dead"),
     ("as they are", "self.log_rates.exp()", "self.log_rates + 1", "not positive"),
     (
         "not learned",
@@ -86,5 +87,5 @@ MUTANTS = [
         "    def _load_from_state_dict(self, *arguments):\n        pass\n\n    def rates(",
         "saving and loading",
     ),
-    ("10 sigmoid", "self.log_rates.exp()", "10 * self.log_rates.sigmoid()", "as large as"),
+    ("10 sigmoid", "self.log_rates.exp()", "10 * self.log_rates.sigmoid()", "dead"),
 ]
