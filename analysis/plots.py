@@ -206,6 +206,8 @@ def compared_settings(config: dict) -> dict:
         unused = unused or (name == "muon_lr_ratio" and config["optimizer"] != "muon")
         if name not in NOT_COMPARED and not unused:
             settings[name] = value
+    if config["learning_rate"]:  # what counts is where the rate ends, relative to where it began
+        settings["min_lr"] = round(config["min_lr"] / config["learning_rate"], 6)
     return settings
 
 
@@ -246,6 +248,10 @@ def name_setting(name: str, value: object) -> str:
         return f"strength {value:g}"
     if name == "max_iters":
         return f"{value:,} steps"
+    if name == "learning_rate":
+        return f"rate {value:g}"
+    if name == "min_lr":
+        return f"min_lr {value:g} of the rate"
     return f"{name} {value}"
 
 

@@ -140,9 +140,9 @@ def test_what_the_recipe_has_is_said_where_it_is_missing():
 def test_each_optimizer_has_a_recipe_of_its_own():
     """AdamW's own rate is no part of the name, unless it is another than AdamW's usual one."""
     muon = [result(seed, {}, optimizer="muon") for seed in (1, 2, 3)]
-    adamw = [result(seed, {}, learning_rate=1e-3, name=f"a{seed}") for seed in (1, 2)]
-    odd = result(1, {}, learning_rate=2e-3, name="odd")
-    names = ["FoPE", "FoPE, AdamW", "FoPE, AdamW, learning_rate 0.002"]
+    adamw = [result(seed, {}, learning_rate=1e-3, min_lr=1e-4, name=f"a{seed}") for seed in (1, 2)]
+    odd = result(1, {}, learning_rate=2e-3, min_lr=2e-4, name="odd")
+    names = ["FoPE", "FoPE, AdamW", "FoPE, AdamW, rate 0.002"]
     assert sorted(methods(*muon, *adamw, odd)) == sorted(names)
 
 
