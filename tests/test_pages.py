@@ -170,7 +170,48 @@ def cf_is_level_with_fope() -> bool:
     return True
 
 
+HEADS = json.loads(read("results/far/heads.json"))["results"]
+SERIES_AND_CF = [run for run in HEADS if run["config"]["pos"] == "fope"]
+
+
+def both_heads_of_the_first_layer_and_one_of_the_second() -> bool:
+    runs = [run for run in SERIES_AND_CF if run["length"] == 256]
+    for run in runs:
+        first, second, third = run["without"]
+        if max(first) > 0.18 or min(second) > 0.18 or max(second) < 0.5 or min(third) < 0.85:
+            return False
+    return len(runs) == 8
+
+
+def the_first_layer_gives_back_in_five_of_six() -> bool:
+    runs = [run for run in SERIES_AND_CF if run["length"] == 2048 and run["whole"] < 1]
+    gains = [(run["near_alone"][0] - run["whole"]) / (1 - run["whole"]) for run in runs]
+    return len(runs) == 6 and sum(gain >= 0.5 for gain in gains) == 5 and min(gains) < 0
+
+
+def test_the_table_of_heads():
+    names = {"FoPE": "far", "clipping alone (CF)": "far_cf", "RoPE": "far_rope", "ALiBi": "far_alibi"}
+    table = read("results/README.md").split("| keys found at 8N, % of 50 |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    found = {run["checkpoint"]: run for run in HEADS if run["length"] == 2048}
+    assert len(rows) == len(found)
+    for name, *cells in rows:
+        encoding, seed = name.split(", seed ")
+        run = found[f"out/{names[encoding]}_{seed}"]
+        assert cells == [f"{100 * share:.0f}" for share in (run["whole"], *run["near_alone"])]
+
+
 CLAIMS = [
+    (
+        "results/README.md",
+        "need both heads of the first layer and one of the second",
+        both_heads_of_the_first_layer_and_one_of_the_second,
+    ),
+    (
+        "results/README.md",
+        "gives back half of them or more in five, and takes away in one",
+        the_first_layer_gives_back_in_five_of_six,
+    ),
     ("README.md", "FoPE's loss is below RoPE's in all five seeds at every length", past_n_fope_is_below_rope),
     (
         "README.md",
