@@ -24,7 +24,7 @@ import torch
 
 
 def keep(frequencies: torch.Tensor, block_size: int) -> torch.Tensor:
-    """Those of the frequencies (pairs,) that are not below the floor of N = block_size."""
+    """Those of the frequencies (pairs,), fastest first, that are not below the floor of N = block_size."""
     raise NotImplementedError
 
 

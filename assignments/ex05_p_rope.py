@@ -37,5 +37,8 @@ class PRoPE(RoPE):
 
 
 def p_of_fope(config: GPTConfig) -> float:
-    """A p with which p-RoPE rotates just as FoPE when it only clips (fope_series=False, fope_dim=0)."""
+    """A p with which p-RoPE rotates just as the config's FoPE, which has no series (nor fope_dim, nor YaRN).
+
+    With fope_clip=False, FoPE keeps all frequencies.
+    """
     raise NotImplementedError

@@ -189,6 +189,59 @@ def the_first_layer_gives_back_in_five_of_six() -> bool:
     return len(runs) == 6 and sum(gain >= 0.5 for gain in gains) == 5 and min(gains) < 0
 
 
+def rises(file: str, words: str) -> list[float]:
+    """By which factor perplexity rises from N to 16N, in every run of the methods whose names begin so."""
+    found = []
+    for method in plots.group(plots.read_runs([ROOT / file])):
+        if method.name.startswith(words):
+            found += [run.perplexity[4096] / run.perplexity[256] for run in method.runs]
+    return found
+
+
+def adamw_rises() -> bool:
+    rope = rises("results/tiny/adamw.jsonl", "RoPE")
+    fope = rises("results/tiny/adamw.jsonl", "FoPE")
+    said = [round(value, 1) for value in (min(rope), max(rope), min(fope), max(fope))]
+    return len(rope) == len(fope) == 4 and said == [5.2, 8.6, 1.3, 1.6]
+
+
+def muon_rises() -> bool:
+    at_n, at_16n = tiny("perplexity", 256), tiny("perplexity", 4096)
+    ratios = [mean(at_16n[name]) / mean(at_n[name]) for name in ("RoPE", "FoPE")]
+    return [round(ratio, 1) for ratio in ratios] == [4.4, 2.1]
+
+
+def five_of_six_without_the_passkey() -> bool:
+    accuracies = []
+    for run in plots.read_runs([ROOT / "results/tiny/adamw.jsonl"]):
+        if run.config["pos"] != "alibi" and run.config["learning_rate"] >= 0.0012:
+            accuracies.append(run.passkey[256])
+    return len(accuracies) == 6 and sum(accuracy < 0.5 for accuracy in accuracies) == 5
+
+
+def two_threads_are_within_the_range() -> bool:
+    for length in (128, 256, 512, 1024, 2048, 4096):
+        one = tiny("perplexity", length)["FoPE"].values()
+        two = by_seed("results/tiny/two_threads.jsonl", "perplexity", length)["FoPE"].values()
+        if min(two) < min(one) - 0.05 or max(two) > max(one):
+            return False
+    return True
+
+
+def test_the_table_of_sizes():
+    runs = json.loads(read("results/tiny/sizes.json"))["runs"]
+    names = {"Muon": "", "AdamW": "_adamw_0.0012"}
+    table = read("results/README.md").split("| size of q times size of k |")[1].split("\n\n")[0]
+    for line in table.splitlines()[2:]:
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        encoding, optimizer = name.split(", ")
+        products = []
+        for seed in (1, 2):
+            run = runs[f"{encoding.lower()}{names[optimizer]}_{seed}"]
+            products.append([q * k for q, k in zip(run["q"], run["k"])])
+        assert cells == [f"{statistics.mean(pair):.2f}" for pair in zip(*products)]
+
+
 def test_the_table_of_heads():
     names = {"FoPE": "far", "clipping alone (CF)": "far_cf", "RoPE": "far_rope", "ALiBi": "far_alibi"}
     table = read("results/README.md").split("| keys found at 8N, % of 50 |")[1].split("\n\n")[0]
@@ -202,6 +255,11 @@ def test_the_table_of_heads():
 
 
 CLAIMS = [
+    ("README.md", "rises 5.2 to 8.6 times from N to 16N, FoPE's 1.3 to 1.6 (four runs each)", adamw_rises),
+    ("results/README.md", "rises 5.2 to 8.6 times in its four runs, FoPE's 1.3 to 1.6 times", adamw_rises),
+    ("results/README.md", "(with Muon 4.4 and 2.1 times)", muon_rises),
+    ("results/README.md", "five of the six RoPE and FoPE runs at 0.0012", five_of_six_without_the_passkey),
+    ("results/README.md", "range of the five seeds or at most 0.05 below", two_threads_are_within_the_range),
     (
         "results/README.md",
         "need both heads of the first layer and one of the second",

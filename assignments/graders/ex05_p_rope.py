@@ -25,6 +25,7 @@ def frequencies(answer) -> None:
         (0.7, 64),
         (0.4, 24),
         (0.2, 64),
+        (0.25, 20),
         (0.9, 2),
     ):
         case = f"p {p}, head_dim {head_dim}"

@@ -37,4 +37,5 @@ MUTANTS = [
     ),
     ("a share of 512", "return kept / (config.head_dim // 2)", "return kept / 32", "p_of_fope"),
     ("the number for the share", "return kept / (config.head_dim // 2)", "return kept", "p_of_fope"),
+    ("half up", "round(self.p * len(frequencies))", "int(self.p * len(frequencies) + 0.5)", "rounded"),
 ]
