@@ -34,7 +34,7 @@ RECIPES = {
     "nope": "--pos=nope",
 }
 
-# AdamW, at each encoding's own best rate of those tried (lowest validation loss, seed 1)
+# AdamW, at every rate with one seed, and at some with more
 RATES = ("0.0006", "0.0012", "0.0024", "0.0048")
 for name in ("fope", "rope", "alibi"):
     for rate in RATES:
@@ -80,6 +80,8 @@ MAIN = ("fope", "rope", "alibi", "cf")
 ORDER = [(name, seed) for seed in (1, 2, 3, 4, 5) for name in MAIN]
 ORDER += [(name, seed) for seed in (1, 2, 3) for name in ("rope_a", "nope", "fs")]
 ORDER += [(f"{name}_adamw_{rate}", 1) for rate in RATES for name in ("fope", "rope", "alibi")]
+ORDER += [(f"{name}_adamw_0.0012", 2) for name in ("fope", "rope")]
+ORDER += [(f"{name}_adamw_0.0006", seed) for seed in (2, 3) for name in ("fope", "rope", "alibi")]
 ORDER += [(name, seed) for seed in (1, 2, 3, 4, 5) for name in ("far", "far_cf")]
 ORDER += [(name, seed) for seed in (1, 2, 3) for name in RECIPES if name.startswith("far_")]
 ORDER = list(dict.fromkeys(ORDER))
