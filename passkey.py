@@ -194,4 +194,4 @@ def main():
 
 
 if __name__ == "__main__":
-    data.run(main)
+    data.run_script(main)

@@ -68,4 +68,4 @@ def main():
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # a pipe on Windows may not know every character
-    data.run(main)
+    data.run_script(main)

@@ -80,7 +80,7 @@ def make_if_free(name: str):
             raise
 
 
-def run(main: Callable):
+def run_script(main: Callable):
     """A script's main; Ctrl-C and too little memory end it in one line."""
     try:
         main()
