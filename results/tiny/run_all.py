@@ -35,7 +35,7 @@ RECIPES = {
 }
 
 # AdamW, at every rate with one seed, and at some with more
-RATES = ("0.0006", "0.0012", "0.0024", "0.0048")
+RATES = ("0.0003", "0.0006", "0.0012", "0.0024", "0.0048")
 for name in ("fope", "rope", "alibi"):
     for rate in RATES:
         RECIPES[f"{name}_adamw_{rate}"] = (
@@ -110,7 +110,9 @@ def results_file(name: str, key: str) -> Path:
 def evaluations(name: str) -> dict[str, str]:
     if name.endswith(RATES):
         return ADAMW_EVALUATIONS
-    return FAR_EVALUATIONS if name.startswith("far") else TINY_EVALUATIONS
+    if name.startswith("far"):
+        return FAR_EVALUATIONS
+    return TINY_EVALUATIONS if name in MAIN else EVALUATIONS
 
 
 def read_lines(path: Path) -> dict[tuple[str, str], str]:
