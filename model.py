@@ -58,6 +58,7 @@ class GPTConfig:
     qk_norm: bool = False  # q and k to mean 0 and variance 1 in each head, before the position encoding
     logn_scale: float = 0.0  # a: past N, multiplies the n-th query by 1 + a (ln n / ln N - 1); 0: off
     logn_train: bool = False  # multiplies the n-th query, for all n, by ln n / ln N, in training too
+    first_window: int = 0  # the first layer sees only so many keys, a query's last; 0: all
 
     def __post_init__(self):
         for field in fields(self):
@@ -68,7 +69,7 @@ class GPTConfig:
         self.check_range("vocab_size n_head n_embd yarn_scale", least=1)
         self.check_range("n_layer", least=1, below=10_000)
         self.check_range("block_size rope_theta", least=2)
-        self.check_range("fope_sigma fope_dim yarn_length logn_scale", least=0)
+        self.check_range("fope_sigma fope_dim yarn_length logn_scale first_window", least=0)
         self.check_range("dropout", least=0, below=1)
         self.check_choice("fope_init", ["xavier", "normal"])
         self.check_choice("pos", POSITIONS)
@@ -297,20 +298,25 @@ def yarn(frequencies: Tensor, dim: int, config: GPTConfig) -> Tensor:
 # The transformer
 
 
-def attention(q, k, v, bias=None, dropout=0.0):
+def attention(q, k, v, bias=None, dropout=0.0, window=0):
     """Causal attention of queries, the last q_len of k_len positions, to keys and values.
 
     `bias` is what an encoding's bias() gives. q and k have more features than v if positions stand in them.
+    With a window, a query sees only so many keys, the last ones up to its own.
     """
     q_len, k_len = q.size(-2), k.size(-2)
     head_dim = v.size(-1)
     # A single query sees all keys and needs no mask. Several without a cache need PyTorch's is_causal. After
-    # a cache, is_causal would align the first query with the first key: there, and with a bias, the mask is
-    # a matrix.
+    # a cache, is_causal would align the first query with the first key: there, with a bias and where a window
+    # hides keys, the mask is a matrix.
     mask = None
     is_causal = False
-    if bias is not None or 1 < q_len < k_len:
-        mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(k_len - q_len)
+    hides = 0 < window < k_len
+    if bias is not None or hides or 1 < q_len < k_len:
+        own_key = k_len - q_len  # of the first query
+        mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(own_key)
+        if hides:
+            mask = mask.triu(own_key - window + 1)
     elif q_len > 1:  # not is_causal = q_len > 1, which torch.compile may make a symbol, no bool
         is_causal = True
     if bias is not None:
@@ -330,9 +336,10 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class CausalSelfAttention(nn.Module):
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig, window: int = 0):
         super().__init__()
         self.config = config
+        self.window = window  # how many keys a query sees; 0: all
         self.c_attn = linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = linear(config.n_embd, config.n_embd)
         with torch.random.fork_rng(devices=[]):  # so that all other weights are the same with every encoding
@@ -360,7 +367,8 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             cache.update(k=k, v=v)
         bias = self.pos.bias(T, k.size(2))
-        y = attention(q, k, v, bias, config.dropout if self.training else 0.0)  # (B, H, T, head_dim)
+        dropout = config.dropout if self.training else 0.0
+        y = attention(q, k, v, bias, dropout, self.window)  # (B, H, T, head_dim)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
     def scale_queries(self, q: Tensor, past: int) -> Tensor:
@@ -370,6 +378,8 @@ class CausalSelfAttention(nn.Module):
         grow as ln n make up for it (arXiv 2202.12172, 2501.19399).
         """
         n = torch.arange(past + 1, past + q.size(2) + 1, device=q.device)[:, None]  # (T, 1)
+        if self.window > 0:
+            n = n.clamp(max=self.window)
         ratio = n.log() / math.log(self.config.block_size)  # ln n / ln N: 1 at the training length
         factor = 1 + self.config.logn_scale * (ratio - 1).clamp(min=0)
         if self.config.logn_train:
@@ -391,10 +401,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig, window: int = 0):
         super().__init__()
         self.norm_1 = nn.RMSNorm(config.n_embd, eps=1e-6)
-        self.attn = CausalSelfAttention(config)
+        self.attn = CausalSelfAttention(config, window)
         self.norm_2 = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -411,7 +421,8 @@ class GPT(nn.Module):
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         nn.init.trunc_normal_(self.wte.weight, std=0.02, a=-0.06, b=0.06)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        windows = [config.first_window] + [0] * (config.n_layer - 1)
+        self.blocks = nn.ModuleList(Block(config, window) for window in windows)
         self.norm = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.lm_head = linear(config.n_embd, config.vocab_size)  # not tied to wte
 
@@ -506,11 +517,13 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     return torch.autocast(device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")
 
 
-def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None = None) -> tuple[GPT, dict]:
+def load_checkpoint(
+    out_dir: str, device: torch.device, logn_scale: float | None = None, first_window: int | None = None
+) -> tuple[GPT, dict]:
     """The model of a run's directory, ready for evaluation on the device, and its checkpoint, on the CPU.
 
-    logn_scale, if given, replaces the checkpoint's. SystemExit for what cannot be loaded; weights_only runs
-    no code that a file may hold.
+    logn_scale and first_window, if given, replace the checkpoint's. SystemExit for what cannot be loaded;
+    weights_only runs no code that a file may hold.
     """
     path = Path(out_dir) / "ckpt.pt"
     try:
@@ -518,6 +531,9 @@ def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None
         config, meta = checkpoint["config"], checkpoint["meta"]
         if logn_scale is not None:
             config["logn_scale"] = logn_scale
+        config.setdefault("first_window", 0)  # older checkpoints do not name it
+        if first_window is not None:
+            config["first_window"] = first_window
         settings = {field.name: config[field.name] for field in fields(GPTConfig)}
         model = GPT(GPTConfig(**settings))
         model.load_state_dict(checkpoint["model"])

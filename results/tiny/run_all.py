@@ -6,8 +6,8 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
 out/NAME_SEED/*.json. Each of these becomes one line of results/tiny/runs.jsonl, or of results/far/runs.jsonl
-for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries. What is there
-already is skipped, a training that was cut off is resumed. The order is that of the list below, so that a
+for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, window_*.jsonl what
+with a window in the first layer, too. What is there already is skipped, a training that was cut off is resumed. The order is that of the list below, so that a
 queue that is stopped early leaves whole comparisons. The loss curves are gathered in losses.json.
 """
 
@@ -72,6 +72,15 @@ for strength in ("0.5", "1"):
         f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}",
         f"passkey_logn{strength}_64N": f"passkey.py --logn_scale {strength} --lengths 16384 --trials 25",
     }
+# The same weights, with a first layer that sees N keys; within N that changes nothing, so none is trained for it.
+WINDOW = "--first_window 256"
+FAR_EVALUATIONS["perplexity_window_logn0"] = f"perplexity.py {WINDOW}"
+for strength in ("0", "1"):
+    scaled = f"passkey.py {WINDOW} --logn_scale {strength}"
+    FAR_EVALUATIONS |= {
+        f"passkey_window_logn{strength}": f"{scaled} --lengths 256 512 1024 2048 4096 --trials 100",
+        f"passkey_window_logn{strength}_64N": f"{scaled} --lengths 16384 --trials 25",
+    }
 
 # Runs with AdamW have fewer evaluations, and a results file of their own.
 ADAMW_EVALUATIONS = {key: EVALUATIONS[key] for key in ("perplexity", "passkey_short")}
@@ -99,12 +108,15 @@ def is_trained(out: Path) -> bool:
 
 
 def results_file(name: str, key: str) -> Path:
-    """In results/far or results/tiny; what was evaluated with scaled queries has a file of its own."""
+    """In results/far or results/tiny; what was evaluated in another way has a file of its own."""
     if name.endswith(RATES):
         return ROOT / "results" / "tiny" / "adamw.jsonl"
     experiment = "far" if name.startswith("far") else "tiny"
     strength = re.search(r"logn([\d.]+)", key)
-    return ROOT / "results" / experiment / (f"strength_{strength[1]}.jsonl" if strength else "runs.jsonl")
+    if strength is None:
+        return ROOT / "results" / experiment / "runs.jsonl"
+    kind = "window" if "window" in key else "strength"
+    return ROOT / "results" / experiment / f"{kind}_{strength[1]}.jsonl"
 
 
 def evaluations(name: str) -> dict[str, str]:
