@@ -166,6 +166,7 @@ SETTINGS = [
     {"logn_scale": 1.0},
     {"logn_train": True},
     {"logn_train": True, "logn_scale": 0.5, "qk_norm": True},
+    {"first_window": 5, "logn_train": True, "logn_scale": 0.5},
 ]
 
 
@@ -219,6 +220,19 @@ def test_checkpoint_gives_the_same_model(pos, tmp_path):
     stretched, _ = load_checkpoint(str(tmp_path), CPU, logn_scale=0.5)
     assert asdict(stretched.config) == asdict(model.config) | {"logn_scale": 0.5}
     assert not torch.equal(stretched(tokens(2 * N))[0], loaded(tokens(2 * N))[0])
+    narrow, _ = load_checkpoint(str(tmp_path), CPU, first_window=3)
+    assert asdict(narrow.config) == asdict(model.config) | {"first_window": 3}
+    assert not torch.equal(narrow(tokens(N))[0], loaded(tokens(N))[0])
+
+
+def test_an_older_checkpoint_without_first_window_loads(tmp_path):
+    model = tiny("fope")
+    save(model, tmp_path)
+    checkpoint = torch.load(tmp_path / "ckpt.pt", weights_only=True)
+    del checkpoint["config"]["first_window"]
+    torch.save(checkpoint, tmp_path / "ckpt.pt")
+    loaded, _ = load_checkpoint(str(tmp_path), CPU)
+    assert loaded.config == model.config
 
 
 @each_encoding
@@ -615,9 +629,9 @@ def attended(monkeypatch, model: GPT, idx: torch.Tensor) -> tuple[torch.Tensor, 
     """q and k of the first layer, as attention gets them."""
     seen = []
 
-    def watched(q, k, v, bias=None, dropout=0.0):
+    def watched(q, k, v, bias=None, dropout=0.0, window=0):
         seen.append((q, k))
-        return attention(q, k, v, bias, dropout)
+        return attention(q, k, v, bias, dropout, window)
 
     monkeypatch.setattr(model_file, "attention", watched)
     model(idx)
@@ -659,6 +673,44 @@ def test_scaled_queries(pos, logn_scale, logn_train, monkeypatch):
 def test_logn_scale_changes_nothing_within_the_training_length(pos):
     idx = tokens(N)
     assert torch.equal(logits(tiny(pos), idx), logits(tiny(pos, logn_scale=0.7), idx))
+
+
+def first_block(model: GPT, idx: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.blocks[0](model.wte(idx))
+
+
+@each_encoding
+def test_the_first_layer_sees_only_its_window(pos):
+    """A token reaches as many positions as the window has keys; the second layer sees all."""
+    window = 5
+    model = tiny(pos, first_window=window)
+    idx = tokens(2 * N)
+    other = idx.clone()
+    other[:, 7] = (other[:, 7] + 1) % 32
+    changed = (first_block(model, idx) != first_block(model, other)).any(dim=-1).all(dim=0)
+    assert changed.nonzero().flatten().tolist() == list(range(7, 7 + window))
+    assert not torch.equal(logits(model, idx)[:, -1], logits(model, other)[:, -1])
+
+
+@each_encoding
+def test_a_window_of_n_changes_nothing_within_the_training_length(pos):
+    idx = tokens(N)
+    assert torch.equal(logits(tiny(pos), idx), logits(tiny(pos, first_window=N, logn_train=False), idx))
+    plain = tiny(pos, logn_train=True)
+    windowed = tiny(pos, logn_train=True, first_window=N)
+    assert torch.equal(logits(plain, idx), logits(windowed, idx))
+    longer = tokens(2 * N)
+    assert not torch.equal(logits(plain, longer), logits(windowed, longer))
+
+
+def test_a_window_bounds_how_many_keys_a_scaled_query_counts(monkeypatch):
+    """In the first layer ln n stops at the window; the others' goes on."""
+    idx = tokens(3 * N)
+    q, _ = attended(monkeypatch, tiny("rope"), idx)
+    scaled, _ = attended(monkeypatch, tiny("rope", first_window=5, logn_train=True), idx)
+    n = torch.arange(1, 3 * N + 1).clamp(max=5)
+    assert_close(scaled, q * (n.log() / math.log(N))[:, None])
 
 
 # The transformer, its configuration, sampling ----------------------------------------------------------
@@ -726,9 +778,9 @@ def test_dropout_of_attention_weights(monkeypatch):
     assert ((y - 1).abs() > 0.01).float().mean() > 0.8
     shares = []
 
-    def watched(q, k, v, bias=None, dropout=0.0):
+    def watched(q, k, v, bias=None, dropout=0.0, window=0):
         shares.append(dropout)
-        return attention(q, k, v, bias, dropout)
+        return attention(q, k, v, bias, dropout, window)
 
     monkeypatch.setattr(model_file, "attention", watched)
     model = tiny(dropout=0.5)
@@ -784,6 +836,8 @@ IMPOSSIBLE = [
     ("logn_scale", {"logn_scale": math.nan}),
     ("logn_scale", {"logn_scale": "1"}),
     ("logn_train", {"logn_train": 1.0}),
+    ("first_window", {"first_window": -1}),
+    ("first_window", {"first_window": 1.5}),
 ]
 
 

@@ -127,15 +127,19 @@ def test_each_sample_continues_the_prompt(run, monkeypatch, capsys):
 
 def test_max_new_tokens(run, monkeypatch, capsys):
     asked = []
+    configs = []
 
     def stream_text(model, encoding, prompt, max_new_tokens, temperature, top_k):
-        asked.append((prompt, max_new_tokens, temperature, top_k, model.config.logn_scale))
+        asked.append((prompt, max_new_tokens, temperature, top_k))
+        configs.append(model.config)
         yield "text"
 
     monkeypatch.setattr(sample, "stream_text", stream_text)
-    options = ("--prompt", "p", "--max_new_tokens", 7, "--temperature", 0.5, "--top_k", 3, "--logn_scale", 2)
-    samples(capsys, monkeypatch, run, *options)
-    assert asked == [("p", 7, 0.5, 3, 2.0)]
+    options = ("--prompt", "p", "--max_new_tokens", 7, "--temperature", 0.5, "--top_k", 3)
+    samples(capsys, monkeypatch, run, *options, "--logn_scale", 2, "--first_window", 9)
+    assert asked == [("p", 7, 0.5, 3)]
+    assert configs[0].logn_scale == 2.0
+    assert configs[0].first_window == 9
 
 
 def test_top_k_may_be_more_than_the_vocabulary(run, monkeypatch, capsys):

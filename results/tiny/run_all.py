@@ -7,8 +7,9 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
 out/NAME_SEED/*.json. Each of these becomes one line of results/tiny/runs.jsonl, or of results/far/runs.jsonl
 for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, window_*.jsonl what
-with a window in the first layer, too. What is there already is skipped, a training that was cut off is resumed. The order is that of the list below, so that a
-queue that is stopped early leaves whole comparisons. The loss curves are gathered in losses.json.
+with a window in the first layer, too. What is there already is skipped, a training that was cut off is
+resumed. The order is that of the list below, so that a queue that is stopped early leaves whole comparisons.
+The loss curves are gathered in losses.json.
 """
 
 import argparse
@@ -72,7 +73,7 @@ for strength in ("0.5", "1"):
         f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}",
         f"passkey_logn{strength}_64N": f"passkey.py --logn_scale {strength} --lengths 16384 --trials 25",
     }
-# The same weights, with a first layer that sees N keys; within N that changes nothing, so none is trained for it.
+# The same weights, with a first layer that sees N keys, which changes nothing up to N tokens.
 WINDOW = "--first_window 256"
 FAR_EVALUATIONS["perplexity_window_logn0"] = f"perplexity.py {WINDOW}"
 for strength in ("0", "1"):
