@@ -370,6 +370,16 @@ CLAIMS = [
     ),
     (
         "results/README.md",
+        "every one of 125 keys at 64N",
+        lambda: far("window_1", "passkey", 16384, "clipping alone (CF)") == [1, 1, 1, 1, 1],
+    ),
+    (
+        "README.md",
+        "and all at 64N",
+        lambda: min(far("window_1", "passkey", 16384, "clipping alone (CF)")) == 1,
+    ),
+    (
+        "results/README.md",
         "1.16 times that at N for FoPE, 1.18 for clipping alone and 1.21",
         perplexity_with_a_window,
     ),
