@@ -58,6 +58,7 @@ FORBIDDEN = {
     "methodcaller",
 }
 FORBIDDEN |= {"os", "sys", "importlib", "inspect", "builtins", "pathlib", "subprocess", "runpy", "pickle"}
+FORBIDDEN |= {"import_dotted_name"}  # torch._utils has it
 FORBIDDEN |= {"load", "fromfile", "loadtxt", "genfromtxt", "memmap"}
 FORBIDDEN_ALONE = {"eval"}  # but not as an attribute: model.eval()
 FORBIDDEN_CALLS = {"input"}  # but not as a variable

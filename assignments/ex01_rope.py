@@ -26,7 +26,10 @@ def frequencies(head_dim: int, theta: float) -> torch.Tensor:
 
 
 def table(positions: torch.Tensor, frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of every pair's angle at positions (T,), from 0 on: float32, each (T, pairs)."""
+    """Cosine and sine of every pair's angle at positions (T,), from 0 on: float32, each (T, pairs).
+
+    There is no longest position. The tables are on the device of positions, as frequencies are.
+    """
     raise NotImplementedError
 
 

@@ -89,7 +89,11 @@ def grade(exercise: str, path: Path) -> list[Result]:
 def print_row(exercise: str, results: list[Result]) -> None:
     score = sum(result.score for result in results)
     max_score = sum(result.max_score for result in results)
-    hints = [f"{result.name}: {result.output}" for result in results if result.output]
+    hints = []
+    for result in results:
+        if result.output:  # most hints begin with the name of the part, but not all
+            named = result.output.startswith(result.name)
+            hints.append(result.output if named else f"{result.name}: {result.output}")
     lines = hints[0].splitlines() if hints else ["all right"]
     print(f"{exercise:<16} {score:>3} of {max_score:<3}  {lines[0]}")
     for line in lines[1:]:

@@ -1,14 +1,17 @@
 """Grader of exercise 2: against FoPE of model.py with random coefficients, and FoPE's properties."""
 
+import contextlib
 import math
+from unittest import mock
 
 import torch
 from torch.nn import functional as F
 
-from assignments.checks import Part, expect, expect_close
+from assignments.checks import Part, Wrong, expect, expect_close
 from model import FoPE, GPTConfig, RoPE
 
 MODEL_NAMES = set()
+REAL_AUTOCAST = torch.autocast
 
 
 def keep(answer) -> None:
@@ -79,6 +82,13 @@ def coefficients(answer) -> None:
         far = (others.abs() > 2 * sigma).float().mean().item()
         message = f"share beyond 2σ: about 4.6 % of a normal draw, came {100 * far:.1f} %"
         expect(0.03 < far < 0.065, f"coefficients, {name}: not a normal draw\nwith {case}\n{message}")
+        farthest = others.abs().max().item() / sigma
+        message = f"the largest of {others.numel()} is {farthest:.2f} σ; about 12 should be beyond 3.3 σ"
+        expect(farthest > 3.3, f"coefficients, {name}: a normal draw is not cut off\nwith {case}\n{message}")
+        distinct = min(len(head.abs().unique()) for head in coef - torch.eye(kept)) / kept**2
+        message = f"of the sizes of a head's {kept**2} draws, {100 * distinct:.0f} % are different numbers"
+        alone = f"coefficients, {name}: every number of a head is drawn by itself, is it symmetric?"
+        expect(distinct > 0.9, f"{alone}\nwith {case}\n{message}")
         different = all(not torch.equal(coef[0], coef[head]) for head in range(1, n_head))
         expect(
             different,
@@ -92,6 +102,16 @@ def coefficients(answer) -> None:
     expect_draws_apart(torch.cat(one) - torch.eye(kept), n_head, case)
     for coef in answer.coefficients(2, 5, 0.0):
         expect_close("coefficients", coef, torch.eye(5).expand(2, 5, 5), "n_head 2, kept 5, σ 0")
+    case = "n_head 2, kept 0, σ 0.3: every frequency is below the floor"
+    try:
+        none = answer.coefficients(2, 0, 0.3)
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise Wrong(
+            f"coefficients: kept may be 0, the tables are empty then\nwith {case}\n{reason}"
+        ) from None
+    for coef in none:
+        expect_close("coefficients", coef, torch.empty(2, 0, 0), case)
 
 
 def expect_draws_apart(draws: torch.Tensor, n_head: int, case: str) -> None:
@@ -162,6 +182,61 @@ def table(answer) -> None:
                 else:
                     what = f"table, {name}"
                 expect_close(what, came[i], expected[i], case, atol=5e-3, known=known)
+    tables = (torch.arange(5), torch.rand(4), torch.randn(3, 4, 4), torch.randn(3, 4, 4))
+    expect_its_device(answer, tables)
+    expect_its_autocast(answer, tables)
+
+
+@contextlib.contextmanager
+def recorded_autocast(answer):
+    """torch.autocast does nothing but write down its devices."""
+    devices = []
+
+    def record(device_type, *args, **kwargs):
+        devices.append(str(device_type))
+        return contextlib.nullcontext()
+
+    with contextlib.ExitStack() as stack:
+        for module in (torch, torch.amp, answer):
+            for name in [name for name, value in vars(module).items() if value is REAL_AUTOCAST]:
+                stack.enter_context(mock.patch.object(module, name, record))
+        yield devices
+
+
+def expect_its_device(answer, tables) -> None:
+    """As on a GPU: "meta" is a device without numbers that every machine has and that mixes with none."""
+    message = (
+        "table: a tensor that you make, the padding perhaps, does not live on the device of what is given: "
+        "on a GPU this fails\nwith 4 of 16 pairs that are turned, all on the device meta"
+    )
+    try:
+        with recorded_autocast(answer):  # which does not know meta
+            came = answer.table(*(given.to("meta") for given in tables), 16)
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise Wrong(f"{message}\n{reason}") from None
+    for values in came:
+        expect(values.device.type == "meta", f"{message}\nexpected meta, came {values.device}")
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says it is on a GPU."""
+
+    device = torch.device("cuda")
+    is_cuda = True
+    is_cpu = False
+
+
+def expect_its_autocast(answer, tables) -> None:
+    """Wrong if autocast is switched off for another device than that of the tensors."""
+    # What is asked of the GPU that is not there ends in an error: it is the devices that count.
+    errors = (RuntimeError, AssertionError, NotImplementedError, TypeError)
+    with recorded_autocast(answer) as devices, contextlib.suppress(*errors):
+        answer.table(*(given.as_subclass(Elsewhere) for given in tables), 16)
+    message = (
+        "table: autocast is switched off for another device than that of the tensors: on a GPU it stays on"
+    )
+    expect(not devices or "cuda" in devices, f"{message}\nexpected cuda, came {', '.join(devices)}")
 
 
 def properties(answer) -> None:

@@ -15,8 +15,8 @@ MODEL_NAMES = set()
 class Recorder:
     """Called as a GPT is. Its logits depend on the token and on its place in the context."""
 
-    def __init__(self, vocab_size: int) -> None:
-        self.weights = 2 * torch.randn(vocab_size, vocab_size)
+    def __init__(self, vocab_size: int, scale: float = 2.0) -> None:
+        self.weights = scale * torch.randn(vocab_size, vocab_size)
         self.rows = []  # (inputs, targets) of every row that it was given
 
     def __call__(self, idx, targets=None):
@@ -51,11 +51,14 @@ def describe(value) -> str:
 
 
 def perplexity(answer) -> None:
-    # The last has 129 chunks: batches of 2, 4, 8, ... 128 of them leave one alone, which must not weigh more.
-    for size, length in ((97, 32), (96, 32), (120, 32), (129, 16), (41, 40), (12, 1), (517, 4)):
-        tokens = torch.randperm(600)[:size]
+    # The last have 129, 257 and 1025 chunks: batches of 2, 4, 8, ... 1024 of them leave one alone, which must
+    # not weigh more.
+    sizes = [(97, 32), (96, 32), (120, 32), (129, 16), (41, 40), (12, 1), (517, 4), (515, 2), (1026, 1)]
+    cases = [(*pair, 2.0) for pair in sizes]
+    for size, length, scale in [*cases, (12, 1, 12.0)]:  # a bad model: its loss is above 20
+        tokens = torch.randperm(1100 if size > 600 else 600)[:size]
         case = f"{size} tokens, length {length}"
-        model = Recorder(600)
+        model = Recorder(1100 if size > 600 else 600, scale)
         came = answer.perplexity(model, tokens, length)
 
         count = (size - 1) // length
@@ -102,6 +105,14 @@ def perplexity(answer) -> None:
             "the first position of each chunk did not count": losses[:, 1:].mean().exp(),
             "losses were added up, not averaged": losses.mean(dim=1).sum().clamp(max=700).exp(),
         }
+        if scale > 2:
+            case += f", a mean loss of {losses.mean():.1f}"
+            known = {"a loss were held below 20": math.exp(20)}
+        means = losses.double().mean(dim=1)
+        for batch in (2**i for i in range(1, 11)):
+            if count > batch and count % batch:
+                mistake = f"means of batches of {batch} chunks were averaged, though the last is smaller"
+                known[mistake] = torch.stack([part.mean() for part in means.split(batch)]).mean().exp()
         expected = losses.double().mean().exp().item()
         expect_close("perplexity", came, expected, case, atol=1e-3 * expected, known=known)
 
@@ -127,20 +138,22 @@ def make_prompt(answer) -> None:
 
 
 def check_prompts(answer, encoding) -> None:
-    filler = list(range(300, 311))  # ids that stand for nothing else
+    many = list(range(300, 311))  # ids that stand for nothing else
     question = encoding.encode_ordinary(" The pass key is")
     dot = encoding.encode_ordinary(".")
-    for key, depth, room in (
-        (" 12345", 0.0, 50),
-        (" 12345", 0.3, 60),
-        (" 98767", 0.5, 21),
-        (" 12345", 1.0, 60),
-        (" 55555", 0.77, 360),
-        (" 12345", 0.5, 1),
-        (" 12345", 0.5, 5),
+    for filler, key, depth, room in (
+        (many, " 12345", 0.0, 50),
+        (many, " 12345", 0.3, 60),
+        (many, " 12345", 0.3, 12),
+        (many, " 98767", 0.5, 21),
+        (many, " 12345", 1.0, 60),
+        (many, " 55555", 0.77, 360),
+        (many, " 12345", 0.5, 1),
+        (many, " 12345", 0.5, 5),
+        ([300], " 12345", 0.5, 2000),
     ):
         length = 2 * len(question) + 2 * len(encoding.encode_ordinary(key)) + len(dot) + room
-        case = f"key {key!r}, depth {depth}, length {length}"
+        case = f"key {key!r}, depth {depth}, length {length}, len(filler) {len(filler)}"
         key_ids = encoding.encode_ordinary(key)
         copy = list(filler)
         came = answer.make_prompt(encoding, copy, key, depth, length)
@@ -216,7 +229,7 @@ class Script:
 
 def finds_key(answer) -> None:
     prompt = [1, 2, 3, 7, 8, 9, 4, 5]
-    for key in ([7, 8, 9], [7], [6, 6, 7, 6, 6]):
+    for key in ([7, 8, 9], [7], [6, 6, 7, 6, 6], [7, 8, 9, 10, 11, 12, 13]):
         ids = prompt + key
         first = len(prompt) - 1  # the position that guesses the key's first token
         right = [0] * first + key + [0]
@@ -239,12 +252,15 @@ def finds_key(answer) -> None:
         for story, (guesses, expected) in stories.items():
             case = f"prompt {prompt}, key {key}: {story}"
             model = Script(ids, guesses, case)
-            came = plain(answer.finds_key(model, list(prompt), list(key)))
+            given = (list(prompt), list(key))
+            came = plain(answer.finds_key(model, *given))
             expect(model.calls == 1, f"finds_key: the model was not called\nwith {case}")
             expect(
                 isinstance(came, bool),
                 f"finds_key: a bool was expected, a {type(came).__name__} came\nwith {case}",
             )
+            message = f"finds_key changed the lists that it was given\nwith {case}"
+            expect(given == (prompt, key), message)
             expect(came == expected, f"finds_key: expected {expected}, came {came}\nwith {case}")
 
 

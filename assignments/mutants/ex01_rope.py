@@ -112,4 +112,38 @@ MUTANTS = [
         "    x[:] = 1\n    x = given\n",
         "changed its input",
     ),
+    (
+        "in place where x is in half precision",
+        "return turned.type_as(x)",
+        "return x.copy_(turned) if x.element_size() == 2 else turned.type_as(x)",
+        "(?s)changed its input x.*bfloat16",
+    ),
+    (
+        "float32 for float64",
+        "return turned.type_as(x)",
+        "return turned.type_as(x) if x.element_size() == 2 else turned.float()",
+        "(?s)wrong dtype.*expected torch.float64",
+    ),
+    (
+        "a table of fixed length",
+        "angles = positions.float()[:, None] * frequencies  # (T, pairs)",
+        "angles = (torch.arange(8192).float()[:, None] * frequencies)[positions]",
+        "positions have no end",
+    ),
+    (
+        "a table that is kept, whatever the frequencies",
+        "angles = positions.float()[:, None] * frequencies  # (T, pairs)",
+        "kept = table.kept = getattr(table, 'kept', {})\n"
+        "    key = (len(frequencies), int(positions.max()) + 1)\n"
+        "    if key not in kept:\n"
+        "        kept[key] = torch.arange(key[1]).float()[:, None] * frequencies\n"
+        "    angles = kept[key][positions]",
+        "those of an earlier call",
+    ),
+    (
+        "rotate of model.py by its dotted name",
+        "return turned.type_as(x)",
+        'return torch._utils._import_dotted_name("model.rotate")(x, cos, sin)',
+        "refused.* _import_dotted_name",
+    ),
 ]

@@ -97,4 +97,37 @@ MUTANTS = [
         "frequencies[(2 * math.pi / frequencies).round() <= block_size]",
         "is the floor the right one",
     ),
+    (
+        "padding on the CPU",
+        "cos = F.pad(cos, (0, clipped), value=1.0)",
+        "cos = torch.cat((cos, torch.ones(*cos.shape[:2], clipped)), dim=-1)",
+        "padding perhaps.*device of what is given",
+    ),
+    (
+        "autocast of the CPU",
+        "torch.autocast(positions.device.type",
+        'torch.autocast("cpu"',
+        "autocast is switched off for another device",
+    ),
+    (
+        "a normal draw cut at 3 sigma",
+        SIN,
+        "draw = torch.nn.init.trunc_normal_(torch.empty(n_head, kept, kept), a=-3.0, b=3.0)\n"
+        "    sin_coef = torch.eye(kept) + sigma * draw",
+        "not cut off",
+    ),
+    (
+        "symmetric within a head",
+        COS,
+        "draw = (sigma * torch.randn(n_head, kept, kept)).triu()\n"
+        "    cos_coef = torch.eye(kept) + draw + draw.triu(1).transpose(1, 2)",
+        "is it symmetric",
+    ),
+    (
+        "nothing kept",
+        SIN,
+        "draws = [sigma * torch.randn(n_head, kept) for _ in range(kept)]\n"
+        "    sin_coef = torch.eye(kept) + torch.stack(draws, dim=-1)",
+        "kept may be 0",
+    ),
 ]

@@ -91,5 +91,37 @@ MUTANTS = [
         "len(question) - len(key_ids) - 1 - len(question)",
         "not of that length",
     ),
+    ("rounded down", "round(depth * room)", "int(depth * room)", "another depth"),
+    (
+        "batches of 256 averaged",
+        "return math.exp(sum(losses) / count)",
+        "means = [part.mean() for part in torch.tensor(losses).split(256)]\n"
+        "    return math.exp(sum(means) / len(means))",
+        "batches of 256 chunks were averaged",
+    ),
+    (
+        "a loss of 20 at most",
+        "math.exp(sum(losses) / count)",
+        "math.exp(min(sum(losses) / count, 20))",
+        "held below 20",
+    ),
+    (
+        "filler a hundred times",
+        "filler * repeats",
+        "filler * 100",
+        "(?s)not of that length.*len.filler. 1",
+    ),
+    (
+        "the first five tokens of the key",
+        "guesses.tolist() == key",
+        "guesses.tolist()[:5] == key[:5]",
+        "but for its token 5",
+    ),
+    (
+        "the key appended to the prompt itself",
+        "ids = torch.tensor([prompt + key])",
+        "prompt += key\n    ids = torch.tensor([prompt])",
+        "changed the lists",
+    ),
     ("half up", "round(depth * room)", "int(depth * room + 0.5)", "another depth"),
 ]
