@@ -247,6 +247,16 @@ def fope_with_a_window() -> bool:
     )
 
 
+def needed() -> bool:
+    """In every seed, by keys at 16N with strength 1 for the series, 0 for the rest."""
+    lost = []
+    for method in ("series alone (FS)", "FoPE, no log-n in training"):
+        lost += far("window_0", "passkey", 4096, method)
+    kept = far("window_0", "passkey", 4096, "FoPE, no QK norm")
+    kept += far("window_1", "passkey", 4096, "clipping alone (CF)")
+    return len(lost) == 6 and max(lost) < 0.1 and len(kept) == 8 and min(kept) > 0.9
+
+
 def perplexity_with_a_window() -> bool:
     rises = []
     for method in ("FoPE", "clipping alone (CF)", "RoPE"):
@@ -372,6 +382,11 @@ CLAIMS = [
         "results/README.md",
         "every one of 125 keys at 64N",
         lambda: far("window_1", "passkey", 16384, "clipping alone (CF)") == [1, 1, 1, 1, 1],
+    ),
+    (
+        "results/README.md",
+        "the window, the clipping and log-n are needed; QK norm and the series are not",
+        needed,
     ),
     (
         "README.md",
