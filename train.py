@@ -178,11 +178,52 @@ def get_lr(config: TrainConfig, step: int) -> float:
     return config.min_lr + cosine * (config.learning_rate - config.min_lr)
 
 
-def make_optimizers(config: TrainConfig, model: GPT) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest, without their rates.
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024): the mean of a matrix's gradients, made orthogonal, is its update.
 
-    Muon makes a matrix's update orthogonal; "match_rms_adamw" scales it to the size of AdamW's updates.
+    torch.optim.Muon takes the same steps, but always in bfloat16, which a CPU without it multiplies many
+    times slower than float32. Here dtype is what matrix products are computed in.
     """
+
+    def __init__(self, matrices: list[torch.nn.Parameter], dtype: torch.dtype):
+        super().__init__(matrices, {"lr": 1e-3, "weight_decay": 0.1})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self):
+        group = self.param_groups[0]
+        for weight in group["params"]:
+            state = self.state[weight]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(weight)
+            mean = state["momentum_buffer"]
+            mean.lerp_(weight.grad, 0.05)  # forgets a twentieth of the past in each step
+            ahead = weight.grad.lerp(mean, 0.95)  # Nesterov's momentum
+            update = orthogonalize(ahead.to(self.dtype))
+            # The updates of AdamW are about this large, so that both can share a rate (arXiv 2502.16982).
+            size = 0.2 * math.sqrt(max(weight.shape))
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weight.add_(update, alpha=-group["lr"] * size)
+
+
+def orthogonalize(x: torch.Tensor) -> torch.Tensor:
+    """The matrix with x's singular vectors and singular values near 1 (0.7 to 1.2, but for those near 0).
+
+    Each Newton-Schulz step makes 3.4445 s - 4.7750 s^3 + 2.0315 s^5 of every singular value s.
+    """
+    is_tall = x.size(0) > x.size(1)
+    if is_tall:  # the smaller of the two Gram matrices will do
+        x = x.T
+    x = x / x.norm().clamp(min=1e-7)  # no singular value is above 1
+    for _ in range(5):
+        gram = x @ x.T
+        polynomial = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.addmm(x, polynomial, x, beta=3.4445)
+    return x.T if is_tall else x
+
+
+def make_optimizers(config: TrainConfig, model: GPT, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest, without their rates."""
     matrices = []
     others = []
     for name, weight in model.named_parameters():
@@ -194,7 +235,8 @@ def make_optimizers(config: TrainConfig, model: GPT) -> list[torch.optim.Optimiz
             others.append(weight)
     optimizers = [torch.optim.AdamW(others, betas=(config.beta1, config.beta2), fused=True)]
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+        # float16's smallest numbers are not small enough for this.
+        optimizers.append(Muon(matrices, torch.float32 if dtype == torch.float16 else dtype))
     return optimizers
 
 
@@ -307,8 +349,8 @@ def train(config: TrainConfig):
             model = GPT(config).to(device)
             if config.init_from:
                 start_from(model, config)
-        optimizers = make_optimizers(config, model)
         casting = autocast(device, config.dtype)  # its fast_dtype is what matrix products are computed in
+        optimizers = make_optimizers(config, model, casting.fast_dtype)
         scaler = torch.amp.GradScaler(device.type, enabled=casting.fast_dtype == torch.float16)
         if checkpoint:
             states = checkpoint["optimizers"]
@@ -382,7 +424,7 @@ def train(config: TrainConfig):
 
             lr = get_lr(config, step)
             for optimizer in optimizers:
-                ratio = config.muon_lr_ratio if isinstance(optimizer, torch.optim.Muon) else 1
+                ratio = config.muon_lr_ratio if isinstance(optimizer, Muon) else 1
                 # weight_decay, too, is set here, since a checkpoint brings the old one.
                 optimizer.param_groups[0].update(lr=lr * ratio, weight_decay=config.weight_decay)
             # For the dropout: one number from three. (Integers in a tuple have the same hash everywhere.)

@@ -211,15 +211,21 @@ def mfu(model: nn.Module, tokens_per_s: float, peak: float) -> dict[str, float]:
 # Training
 
 
-def training_step(model, batch_size: int, device: torch.device, optimizer="adamw", plain=False) -> Callable:
-    """One optimizer step, as train.py does it; `plain`: in float32 and not fused, as nanoGPT on a CPU."""
+def training_step(
+    model, batch_size: int, device: torch.device, optimizer="adamw", plain=False, muon_dtype=None
+) -> Callable:
+    """One optimizer step, as train.py does it; `plain`: in float32 and not fused, as nanoGPT on a CPU.
+
+    muon_dtype is what Muon multiplies in, if not in what training does.
+    """
     model.to(device).train()
-    optimizers = make_optimizers(TrainConfig(optimizer=optimizer), model)
+    context = autocast(device, "float32" if plain else "auto")
+    muon_dtype = muon_dtype or context.fast_dtype
+    optimizers = make_optimizers(TrainConfig(optimizer=optimizer), model, muon_dtype)
     if plain:
         optimizers = [torch.optim.AdamW(model.parameters(), fused=False)]
     T = model.config.block_size
     tokens = torch.randint(model.config.vocab_size, (batch_size, T + 1), device=device)
-    context = autocast(device, "float32" if plain else "auto")
 
     def step() -> None:
         with context:
@@ -272,12 +278,15 @@ def time_training(setup: Setup) -> dict:
 
 
 def time_optimizers(setup: Setup) -> dict:
-    """A step with Muon against one with AdamW."""
+    """A step with Muon against one with AdamW, and with torch's Muon, which always multiplies in bfloat16."""
     found = {}
     for name, config, batch_size in shapes(setup):
         steps = {}
         for optimizer in ("adamw", "muon"):
             steps[optimizer] = training_step(GPT(config), batch_size, setup.device, optimizer)
+        steps["torch's muon"] = training_step(
+            GPT(config), batch_size, setup.device, "muon", muon_dtype=torch.bfloat16
+        )
         compare(steps, 1, setup.device)
         times = compare(steps, setup.steps, setup.device)
         rows = {}

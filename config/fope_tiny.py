@@ -1,6 +1,6 @@
 # A model whose curves past the training length can be seen in minutes: `python train.py` is this file.
 #
-#     python train.py                    FoPE; about five minutes on two cores
+#     python train.py                    FoPE; about five minutes on two cores, twelve without bfloat16
 #     python train.py --pos=rope         any other encoding, in out/rope_tiny
 
 name = "tiny"
