@@ -7,9 +7,10 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
 out/NAME_SEED/*.json. Each of these becomes one line of results/tiny/runs.jsonl, or of results/far/runs.jsonl
 for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, window_*.jsonl what
-with a window in the first layer, too. What is there already is skipped, a training that was cut off is
-resumed. The order is that of the list below, so that a queue that is stopped early leaves whole comparisons.
-The loss curves are gathered in losses.json.
+with a window in the first layer, too, fresh_*.jsonl the same for seeds that came after the window was
+chosen. What is there already is skipped, a training that was cut off is resumed. The order is that of the
+list below, so that a queue that is stopped early leaves whole comparisons. The loss curves are gathered in
+losses.json.
 """
 
 import argparse
@@ -36,7 +37,7 @@ RECIPES = {
 }
 
 # AdamW, at every rate with one seed, and at some with more
-RATES = ("0.0003", "0.0006", "0.0012", "0.0024", "0.0048")
+RATES = ("0.0003", "0.0006", "0.0012", "0.0024")
 for name in ("fope", "rope", "alibi"):
     for rate in RATES:
         RECIPES[f"{name}_adamw_{rate}"] = (
@@ -77,12 +78,12 @@ for strength in ("0.5", "1"):
 # The same weights, with a first layer that sees N keys, which changes nothing up to N tokens.
 WINDOW = "--first_window 256"
 FAR_EVALUATIONS["perplexity_window_logn0"] = f"perplexity.py {WINDOW}"
+LONGEST_EVALUATIONS = {}  # for the two that find keys there
 for strength in ("0", "1"):
     scaled = f"passkey.py {WINDOW} --logn_scale {strength}"
-    FAR_EVALUATIONS |= {
-        f"passkey_window_logn{strength}": f"{scaled} --lengths 256 512 1024 2048 4096 --trials 100",
-        f"passkey_window_logn{strength}_64N": f"{scaled} --lengths 16384 --trials 25",
-    }
+    lengths = "--lengths 256 512 1024 2048 4096 --trials 100"
+    FAR_EVALUATIONS[f"passkey_window_logn{strength}"] = f"{scaled} {lengths}"
+    LONGEST_EVALUATIONS[f"passkey_window_logn{strength}_64N"] = f"{scaled} --lengths 16384 --trials 25"
 
 # Runs with AdamW have fewer evaluations, and a results file of their own.
 ADAMW_EVALUATIONS = {key: EVALUATIONS[key] for key in ("perplexity", "passkey_short")}
@@ -95,6 +96,9 @@ ORDER += [(f"{name}_adamw_0.0012", 2) for name in ("fope", "rope")]
 ORDER += [(f"{name}_adamw_0.0006", seed) for seed in (2, 3) for name in ("fope", "rope", "alibi")]
 ORDER += [(name, seed) for seed in (1, 2, 3, 4, 5) for name in ("far", "far_cf")]
 ORDER += [(name, seed) for seed in (1, 2, 3) for name in RECIPES if name.startswith("far_")]
+# The window was chosen by seeds 1 to 5. These were trained afterwards, to test it.
+FRESH = (6, 7, 8, 9, 10)
+ORDER += [(name, seed) for name in ("far", "far_cf") for seed in FRESH]
 ORDER = list(dict.fromkeys(ORDER))
 
 
@@ -109,23 +113,28 @@ def is_trained(out: Path) -> bool:
     return last["iter"] == json.loads((out / "config.json").read_text())["max_iters"]
 
 
-def results_file(name: str, key: str) -> Path:
+def results_file(name: str, seed: int, key: str) -> Path:
     """In results/far or results/tiny; what was evaluated in another way has a file of its own."""
     if name.endswith(RATES):
         return ROOT / "results" / "tiny" / "adamw.jsonl"
     experiment = "far" if name.startswith("far") else "tiny"
     strength = re.search(r"logn([\d.]+)", key)
+    if seed in FRESH:
+        return ROOT / "results" / experiment / f"fresh_{strength[1]}.jsonl"
     if strength is None:
         return ROOT / "results" / experiment / "runs.jsonl"
     kind = "window" if "window" in key else "strength"
     return ROOT / "results" / experiment / f"{kind}_{strength[1]}.jsonl"
 
 
-def evaluations(name: str) -> dict[str, str]:
+def evaluations(name: str, seed: int) -> dict[str, str]:
     if name.endswith(RATES):
         return ADAMW_EVALUATIONS
     if name.startswith("far"):
-        return FAR_EVALUATIONS
+        found = FAR_EVALUATIONS | (LONGEST_EVALUATIONS if name in ("far", "far_cf") else {})
+        if seed in FRESH:
+            found = {key: command for key, command in found.items() if "window" in key}
+        return found
     return TINY_EVALUATIONS if name in MAIN else EVALUATIONS
 
 
@@ -161,18 +170,18 @@ def work(job: tuple[str, int]) -> None:
             )
 
     missing = []
-    for key in evaluations(name):
-        if (run, key) not in read_lines(results_file(name, key)):
+    for key in evaluations(name, seed):
+        if (run, key) not in read_lines(results_file(name, seed, key)):
             missing.append(key)
     if missing and not is_trained(out):
         resume = ["--resume"] if (out / "ckpt.pt").exists() else []
         call(["train.py", *RECIPES[name].split(), f"--seed={seed}", f"--out_dir=out/{run}", *resume])
     for key in missing:
-        script, *arguments = evaluations(name)[key].split()
+        script, *arguments = evaluations(name, seed)[key].split()
         found = out / f"{key}.json"
         if not found.exists():
             call([script, f"out/{run}", *arguments, "--json", str(found)])
-        keep(run, key, results_file(name, key), found)
+        keep(run, key, results_file(name, seed, key), found)
     print(f"{run} done", flush=True)
 
 
@@ -205,17 +214,17 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--list", action="store_true", help="only say what is done")
     args = parser.parse_args()
-    for name in RECIPES:
-        results_file(name, "").parent.mkdir(exist_ok=True)
+    for experiment in ("tiny", "far"):
+        (ROOT / "results" / experiment).mkdir(exist_ok=True)
     (ROOT / "out").mkdir(exist_ok=True)
     if args.list:
         for name, seed in ORDER:
             there = [
                 key
-                for key in evaluations(name)
-                if (f"{name}_{seed}", key) in read_lines(results_file(name, key))
+                for key in evaluations(name, seed)
+                if (f"{name}_{seed}", key) in read_lines(results_file(name, seed, key))
             ]
-            print(f"{name}_{seed}: {len(there)} of {len(evaluations(name))} evaluations")
+            print(f"{name}_{seed}: {len(there)} of {len(evaluations(name, seed))} evaluations")
         return
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(attempt, ORDER))
