@@ -26,9 +26,10 @@ def frequencies(head_dim: int, theta: float) -> torch.Tensor:
 
 
 def table(positions: torch.Tensor, frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of every pair's angle at positions (T,), from 0 on: float32, each (T, pairs).
+    """Cosine and sine of every pair's angle at positions (T,), int64, not negative: float32, each (T, pairs).
 
-    There is no longest position. The tables are on the device of positions, as frequencies are.
+    Positions come in any order, with gaps, and there is no longest one. Float32 arithmetic will do, under a
+    caller's autocast, too. The tables are on the device of positions, as frequencies are.
     """
     raise NotImplementedError
 
@@ -36,6 +37,6 @@ def table(positions: torch.Tensor, frequencies: torch.Tensor) -> tuple[torch.Ten
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turns x (B, H, T, head_dim) by a table (T, head_dim / 2) or one for each head (H, T, head_dim / 2).
 
-    What comes back has the dtype of x; x itself stays as it is.
+    What comes back has the dtype and the device of x; x itself stays as it is, and gradients reach it.
     """
     raise NotImplementedError

@@ -9,7 +9,8 @@ worse.
 Before you start. Cross-entropy; what a tokenizer does. perplexity.py and passkey.py hold the same for many
 models: look when you are done. You call a model as train.py does: model(idx, targets), idx and targets (B,
 T) int64, gives the logits (B, T, vocab_size) at every position and the loss, the mean cross-entropy in nats.
-Without targets it gives the logits of the last position alone, and None.
+Without targets it gives the logits of the last position alone, and None. The model is on the CPU and was put
+into evaluation mode; `tokens` holds a chunk or more, and `length` has room for what a prompt must hold.
 
 Fill in the three functions.
 
@@ -39,10 +40,10 @@ def make_prompt(
     """The token ids of a prompt and of its answer, together exactly `length` tokens.
 
     In this order: some filler, " The pass key is", the key, ".", some filler, " The pass key is"; the answer
-    is the key. `filler` is repeated and cut to fill what room there is; the first round(depth * room) of its
-    tokens come first, the others after. The key, such as " 12345", must be the same tokens in prompt and
-    answer: those that encoding.encode_ordinary(key) gives. encode_ordinary takes a text and gives a list of
-    ids.
+    is the key. Each piece is encoded by itself and may be many tokens, "." too. `filler`, which is not
+    empty, is repeated and cut to fill what room there is; the first round(depth * room) of its tokens come
+    first, the others after. The key, such as " 12345", must be the same tokens in prompt and answer: those
+    that encoding.encode_ordinary(key) gives. encode_ordinary takes a text and gives a list of ids.
     """
     raise NotImplementedError
 

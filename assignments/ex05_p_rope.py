@@ -32,12 +32,12 @@ class PRoPE(RoPE):
     p = 0.75
 
     def make_frequencies(self) -> torch.Tensor:
-        """As many as RoPE has, float32: (head_dim / 2,)."""
+        """As many as RoPE has, float32: (head_dim / 2,). round() is Python's."""
         raise NotImplementedError
 
 
 def p_of_fope(config: GPTConfig) -> float:
-    """A p with which p-RoPE rotates just as the config's FoPE, which has no series (nor fope_dim, nor YaRN).
+    """A p from 0 to 1 with which p-RoPE rotates just as FoPE(config), which has no series, fope_dim or YaRN.
 
     With fope_clip=False, FoPE keeps all frequencies.
     """

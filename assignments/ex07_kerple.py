@@ -14,8 +14,8 @@ Before you start. ALiBi, NoPE.bias and the first lines of `attention` in model.p
 Fill in the three methods. `encode` stays NoPE's: q and k hold no positions. Nothing limits k_len: it may be
 far above block_size. Think about three things: which positions the queries have when a cache holds the
 earlier keys; where the tensors that you make live; and how a number stays positive, and goes on learning,
-while an optimizer does with its parameter what it likes. A rate may have to become as small as 0.01 or as
-large as 10.
+while an optimizer does with its parameter what it likes, from -30 to 30. A rate may have to become as small
+as 0.01 or as large as 10. `bias` is called again and again, with other lengths and other rates.
 
 See. (a) Would ALiBi's trick of features in q and k in place of a bias have worked for this formula? (b) The
 class moves in: into model.py, and "kerple": KERPLE into POSITIONS. pytest then tests it, and training takes
@@ -43,7 +43,9 @@ class KERPLE(NoPE):
         raise NotImplementedError
 
     def bias(self, q_len: int, k_len: int) -> torch.Tensor:
-        """(n_head, q_len, k_len), float32, finite. The queries are the last q_len of k_len positions.
+        """(n_head, q_len, k_len), finite, float32, under bfloat16 autocast, too.
+
+        The queries are the last q_len of k_len positions.
 
         What stands at later keys, j > i, is finite and does not matter: the causal mask hides them.
         """

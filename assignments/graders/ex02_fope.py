@@ -27,8 +27,11 @@ def keep(answer) -> None:
         )
         zeros = came.shape == rope.shape and bool((came[count:] == 0).all()) and count < len(rope)
         expect(not zeros, f"keep: what is below the floor is to be left out, not set to zero\nwith {case}")
-        numbers = f"expected {count}, came {tuple(came.shape)}; the floor is {floor:.4g} radians a position"
-        message = f"keep: wrong number of frequencies, is the floor the right one?\nwith {case}\n{numbers}"
+        numbers = f"expected {(count,)}, came {tuple(came.shape)}; the floor is {floor:.4g}, in radians"
+        why = "is the floor the right one?"
+        if count == len(rope) and came.shape == (0,):
+            why = "none was kept where all complete a turn:"
+        message = f"keep: wrong number of frequencies, {why}\nwith {case}\n{numbers}"
         expect(came.shape == (count,), message)
         expect_close("keep", came, rope[:count], case, atol=1e-9)
     lists = {
@@ -54,7 +57,23 @@ def keep(answer) -> None:
 
 
 def coefficients(answer) -> None:
-    n_head, kept, sigma = 8, 40, 0.3
+    for sigma in (0.3, 2.0):
+        check_coefficients(answer, 8, 40, sigma)
+    for coef in answer.coefficients(2, 5, 0.0):
+        expect_close("coefficients", coef, torch.eye(5).expand(2, 5, 5), "n_head 2, kept 5, σ 0")
+    case = "n_head 2, kept 0, σ 0.3: every frequency is below the floor"
+    try:
+        none = answer.coefficients(2, 0, 0.3)
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise Wrong(
+            f"coefficients: kept may be 0, the tables are empty then\nwith {case}\n{reason}"
+        ) from None
+    for coef in none:
+        expect_close("coefficients", coef, torch.empty(2, 0, 0), case)
+
+
+def check_coefficients(answer, n_head: int, kept: int, sigma: float) -> None:
     case = f"n_head {n_head}, kept {kept}, σ {sigma}"
     one = answer.coefficients(n_head, kept, sigma)
     two = answer.coefficients(n_head, kept, sigma)
@@ -70,15 +89,19 @@ def coefficients(answer) -> None:
         others = coef[:, ~torch.eye(kept, dtype=torch.bool)]
         means = f"mean on the diagonal: expected about 1, came {diagonal.mean():.3f}"
         expect(
-            abs(diagonal.mean() - 1) < 0.08,
+            abs(diagonal.mean() - 1) < 0.27 * sigma,
             f"coefficients, {name}: the own frequency has weight 1\nwith {case}\n{means}",
         )
-        message = f"mean off the diagonal: expected about 0, came {others.mean():.3f}"
-        expect(abs(others.mean()) < 0.02, f"coefficients, {name}: N(0, σ) has mean 0\nwith {case}\n{message}")
+        means = f"mean off the diagonal: expected about 0, came {others.mean():.3f}"
+        message = f"coefficients, {name}: N(0, σ) has mean 0\nwith {case}\n{means}"
+        expect(abs(others.mean()) < 0.07 * sigma, message)
         for place, values in (("off", others), ("on", diagonal)):
             spread = values.std().item()
             message = f"standard deviation {place} the diagonal: expected about {sigma}, came {spread:.3f}"
-            expect(abs(spread - sigma) < 0.06, f"coefficients, {name}: wrong scale\nwith {case}\n{message}")
+            expect(
+                abs(spread - sigma) < 0.2 * sigma,
+                f"coefficients, {name}: wrong scale\nwith {case}\n{message}",
+            )
         far = (others.abs() > 2 * sigma).float().mean().item()
         message = f"share beyond 2σ: about 4.6 % of a normal draw, came {100 * far:.1f} %"
         expect(0.03 < far < 0.065, f"coefficients, {name}: not a normal draw\nwith {case}\n{message}")
@@ -100,18 +123,6 @@ def coefficients(answer) -> None:
         f"coefficients: two calls gave the same draw, as if reseeded\nwith {case}",
     )
     expect_draws_apart(torch.cat(one) - torch.eye(kept), n_head, case)
-    for coef in answer.coefficients(2, 5, 0.0):
-        expect_close("coefficients", coef, torch.eye(5).expand(2, 5, 5), "n_head 2, kept 5, σ 0")
-    case = "n_head 2, kept 0, σ 0.3: every frequency is below the floor"
-    try:
-        none = answer.coefficients(2, 0, 0.3)
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise Wrong(
-            f"coefficients: kept may be 0, the tables are empty then\nwith {case}\n{reason}"
-        ) from None
-    for coef in none:
-        expect_close("coefficients", coef, torch.empty(2, 0, 0), case)
 
 
 def expect_draws_apart(draws: torch.Tensor, n_head: int, case: str) -> None:
@@ -183,8 +194,25 @@ def table(answer) -> None:
                     what = f"table, {name}"
                 expect_close(what, came[i], expected[i], case, atol=5e-3, known=known)
     tables = (torch.arange(5), torch.rand(4), torch.randn(3, 4, 4), torch.randn(3, 4, 4))
+    expect_no_old_table(answer, *tables)
     expect_its_device(answer, tables)
     expect_its_autocast(answer, tables)
+
+
+def expect_no_old_table(answer, positions, frequencies, cos_coef, sin_coef) -> None:
+    """All is changed in place between two calls, as load_state_dict changes the coefficients."""
+    given = [tensor.clone() for tensor in (positions, frequencies, cos_coef, sin_coef)]
+    old = answer.table(*given, 16)
+    for tensor in given:
+        tensor += 1
+    came = answer.table(*given, 16)
+    angles = given[0].float()[:, None] * given[1]
+    waves = (angles.cos() @ given[2], angles.sin() @ given[3])
+    case = "tensors that held other numbers in an earlier call"
+    for name, values, expected, pad, before in zip(("cos", "sin"), came, waves, (1.0, 0.0), old):
+        known = {"the table were that of the earlier call: is it kept?": before}
+        expected = F.pad(expected, (0, 12), value=pad)
+        expect_close(f"table, {name}", values, expected, case, atol=1e-3, known=known)
 
 
 @contextlib.contextmanager

@@ -115,6 +115,39 @@ def perplexity(answer) -> None:
                 known[mistake] = torch.stack([part.mean() for part in means.split(batch)]).mean().exp()
         expected = losses.double().mean().exp().item()
         expect_close("perplexity", came, expected, case, atol=1e-3 * expected, known=known)
+    long_text(answer)
+
+
+class TwoTokens:
+    """A model that is sure that a token comes again. It is called as a GPT is, and quick."""
+
+    logits = torch.tensor([[3.0, 0.0], [0.0, 3.0]])
+
+    def __call__(self, idx, targets=None):
+        logits = self.logits[idx]
+        if targets is None:
+            return logits[:, -1:], None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def long_text(answer) -> None:
+    """A long text whose last chunks are bad: if batches of chunks leave some over, these weigh more."""
+    length = 16
+    count = 8209  # a prime
+    tokens = torch.zeros(count * length + 1, dtype=torch.int64)
+    bad = 16  # chunks
+    tokens[-bad * length :: 2] = 1
+    losses = (
+        TwoTokens.logits.log_softmax(dim=-1)[tokens[:-1], tokens[1:]].neg().view(count, length).mean(dim=1)
+    )
+    case = f"{len(tokens)} tokens, length {length}, and a high loss in the last {bad} of {count} chunks"
+    known = {}
+    for batch in {2**i for i in range(1, 13)} | {2**i // length for i in range(10, 18)}:
+        mistake = f"means of batches of {batch} chunks were averaged, though the last is smaller"
+        known[mistake] = torch.stack([part.mean() for part in losses.split(batch)]).mean().exp()
+    expected = losses.double().mean().exp().item()
+    came = answer.perplexity(TwoTokens(), tokens, length)
+    expect_close("perplexity", came, expected, case, atol=3e-4, known=known)
 
 
 def toy_encoding() -> tiktoken.Encoding:
@@ -171,6 +204,8 @@ def check_prompts(answer, encoding) -> None:
             ids == key_ids, f"make_prompt: the answer is not the key's own tokens\nwith {case}\n{key_came}"
         )
         total = f"expected {length} tokens, came {len(prompt)} + {len(ids)}"
+        if len(dot) > 1:
+            total += f'; "." is {len(dot)} tokens in this encoding'
         exact = len(prompt) + len(ids) == length
         expect(exact, f"make_prompt: prompt and answer together are not of that length\nwith {case}\n{total}")
         expect(
@@ -191,7 +226,9 @@ def check_prompts(answer, encoding) -> None:
         what = f"expected {needle[-10:]}, came {around[-10:]}, the ends of both"
         expect(around == needle, f"make_prompt: wrong tokens around the key\nwith {case}\n{what}")
         cut = places[0] - len(question)
-        depths = f"expected {round(depth * room)} filler tokens before it, came {cut}"
+        depths = (
+            f"expected round({depth} * {room}) = {round(depth * room)} filler tokens before it, came {cut}"
+        )
         expect(
             cut == round(depth * room), f"make_prompt: the key stands at another depth\nwith {case}\n{depths}"
         )

@@ -13,6 +13,10 @@ MODEL_NAMES = set()
 LENGTHS = (256, 512, 100, 4096, 60_000, 4)
 CASES = list(itertools.product(LENGTHS, (10_000.0, 500.0, 500_000.0), (64, 24, 2, 128)))
 
+# θ, head_dim and pair m, with an N that is between whole numbers at which m just makes a whole turn. Here
+# float32, and what is added to be on the safe side, are off.
+EXACT = [(500_000.0, 128, 63), (5e6, 80, 39), (1e9, 64, 31), (1e6, 64, 30), (1e9, 128, 50)]
+
 # Too large for loops over the pairs: many kept, few, none, all.
 HUGE = [(512, 10_000.0, 2**40), (4096, 10_000.0, 2**41), (512, 500.0, 2**41), (100, 500_000.0, 2**40)]
 HUGE += [(4, 10_000.0, 2**41), (60_000, 500.0, 2**40)]
@@ -25,6 +29,15 @@ def count_kept(block_size: int, rope_theta: float, head_dim: int) -> int:
         n_head=1, n_embd=head_dim, block_size=block_size, rope_theta=rope_theta, fope_series=False
     )
     return len(FoPE(config).frequencies)
+
+
+def exact_cases() -> list[tuple[int, float, int, int]]:
+    """N, θ, head_dim and how many pairs are kept: one N before a pair's whole turn and one after."""
+    cases = []
+    for theta, head_dim, pair in EXACT:
+        turn = 2 * math.pi * theta ** (2 * pair / head_dim)
+        cases += [(math.floor(turn), theta, head_dim, pair), (math.ceil(turn), theta, head_dim, pair + 1)]
+    return cases
 
 
 def expect_whole(came, what: str, case: str) -> int:
@@ -46,6 +59,14 @@ def kept(answer) -> None:
             message += "\na number of pairs is not negative"
         elif came == expected - 1 or came == expected + 1:
             message += "\none off: does pair m = 0 count, and which way do you round?"
+        expect(came == expected, message)
+    for *case, expected in exact_cases():
+        name = "N {}, θ {:g}, head_dim {}".format(*case)
+        came = expect_whole(answer.kept(*case), "kept", name)
+        message = (
+            f"kept: wrong number of pairs where N is large\nwith {name}\nexpected {expected}, came {came}"
+        )
+        message += "\nis it computed in float32, or is something added to be on the safe side?"
         expect(came == expected, message)
 
 
@@ -162,6 +183,20 @@ def undertrained(answer) -> None:
         elif came == list(range(2 * first, head_dim)):
             message += "\nit looks as if a pair were two neighbours"
         expect(came == expected, message)
+    for *case, first in exact_cases():
+        name = "N {}, θ {:g}, head_dim {}".format(*case)
+        pairs = case[2] // 2
+        expected = [*range(first, pairs), *range(pairs + first, case[2])]
+        came = answer.undertrained(*case)
+        numbers = f"expected {shown(expected)}, came {shown(came)}\nis it computed in float32?"
+        message = f"undertrained: wrong dimensions where N is large\nwith {name}\n{numbers}"
+        expect(came == expected, message)
+
+
+def shown(dimensions: list[int]) -> str:
+    if len(dimensions) < 9:
+        return str(dimensions)
+    return f"{len(dimensions)} dimensions from {dimensions[0]} on"
 
 
 def shortest_unclipped(answer) -> None:
@@ -174,6 +209,14 @@ def shortest_unclipped(answer) -> None:
         expect(clipped == 0, f"shortest_unclipped: too short, {clipped} of {pairs} pairs are clipped\n{what}")
         too_long = length > 1 and count_kept(length - 1, theta, head_dim) == pairs
         expect(not too_long, f"shortest_unclipped: too long, a shorter N will do\n{what}")
+    for theta, head_dim, pair in EXACT[:3]:  # the last pair
+        name = f"θ {theta:g}, head_dim {head_dim}"
+        length = expect_whole(answer.shortest_unclipped(theta, head_dim), "shortest_unclipped", name)
+        expected = math.ceil(2 * math.pi * theta ** (2 * pair / head_dim))
+        numbers = f"expected {expected}, came {length}"
+        far = abs(length - expected) > 1e-6 * expected
+        why = "" if far else "\nis it computed in float32?"
+        expect(length == expected, f"shortest_unclipped: wrong length\nwith {name}\n{numbers}{why}")
 
 
 SLOW = "closed form required, neither a loop nor a list over the pairs"

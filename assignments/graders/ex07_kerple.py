@@ -74,6 +74,12 @@ def formula(answer) -> None:
     expect_bias(pos, (7, 7), (1, 7), (3, 7), (40, 40), (1, 1), (1, 5000))
     change_parameters(pos)
     expect_bias(pos, (7, 7), after="after another step of the optimizer, ")
+    pos.eval()
+    expect_bias(pos, (7, 7), after="in evaluation, ")
+    change_parameters(pos)
+    expect_bias(pos, (7, 7), after="in evaluation again, after another step of the optimizer, ")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expect_bias(pos, (2, 1000), (1000, 1000), after="under bfloat16 autocast, ")
     five = answer.KERPLE(GPTConfig(**FIVE_HEADS))
     change_parameters(five)
     expect_bias(five, (3, 7), n_head=5, after="5 heads, ")
@@ -86,8 +92,11 @@ def formula(answer) -> None:
 
 def expect_bias(pos, *lengths: tuple[int, int], n_head: int = 3, after: str = "") -> None:
     r1, r2 = (rate.detach().double()[:, None, None] for rate in rates_of(pos, n_head))
+    called = ""
     for q_len, k_len in lengths:
         case = f"{after}q_len {q_len}, k_len {k_len}: the queries are the last {q_len} positions of {k_len}"
+        case += called
+        called = f"; the call before had q_len {q_len}, k_len {k_len}"
         came = pos.bias(q_len, k_len)
         expect(
             torch.is_tensor(came), f"bias: a tensor was expected, a {type(came).__name__} came\nwith {case}"

@@ -146,4 +146,16 @@ MUTANTS = [
         'return torch._utils._import_dotted_name("model.rotate")(x, cos, sin)',
         "refused.* _import_dotted_name",
     ),
+    (
+        "a table that is kept for the tensors that it was made of",
+        "def table(",
+        "import functools\n\n\n@functools.lru_cache\ndef table(",
+        "that of the earlier call",
+    ),
+    (
+        "a table of all positions up to the last",
+        "angles = positions.float()[:, None] * frequencies  # (T, pairs)",
+        "angles = (torch.arange(int(positions.max()) + 1).float()[:, None] * frequencies)[positions]",
+        "a table of all up to the last",
+    ),
 ]

@@ -130,4 +130,25 @@ MUTANTS = [
         "    sin_coef = torch.eye(kept) + torch.stack(draws, dim=-1)",
         "kept may be 0",
     ),
+    (
+        "a normal draw cut at 2, whatever sigma",
+        SIN,
+        "sin_coef = torch.eye(kept) + sigma * torch.randn(n_head, kept, kept)\n"
+        "    if sigma > 0:\n"
+        "        torch.nn.init.trunc_normal_(sin_coef, std=sigma)\n"
+        "        sin_coef += torch.eye(kept)",
+        "(?s)not cut off|wrong scale.*2.0",
+    ),
+    (
+        "a table that is kept for the tensors that it was made of",
+        "def table(",
+        "import functools\n\n\n@functools.lru_cache\ndef table(",
+        "that of the earlier call",
+    ),
+    (
+        "kept up to the first that is below",
+        "frequencies[frequencies >= floor]",
+        "frequencies[: (frequencies < floor).int().argmax()]",
+        "none was kept",
+    ),
 ]

@@ -124,4 +124,11 @@ MUTANTS = [
         "changed the lists",
     ),
     ("half up", "round(depth * room)", "int(depth * room + 0.5)", "another depth"),
+    (
+        "means of batches of 16,384 tokens",
+        "return math.exp(sum(losses) / count)",
+        "means = [part.mean() for part in torch.tensor(losses).split(max(2**14 // length, 1))]\n"
+        "    return math.exp(sum(means) / len(means))",
+        "means of batches of 1024 chunks",
+    ),
 ]

@@ -26,7 +26,8 @@ MUTANTS = [
     (
         "a tensor of all pairs",
         LAST + "    count = math.floor(last) + 1",
-        "import torch\n    speeds = rope_theta ** -(torch.arange(0, head_dim, 2) / head_dim)\n"
+        "import torch\n    pairs = torch.arange(0, head_dim, 2, dtype=torch.float64)\n"
+        "    speeds = rope_theta ** -(pairs / head_dim)\n"
         "    count = int((speeds >= 2 * math.pi / block_size).sum())",
         "closed form",
     ),
@@ -120,6 +121,25 @@ MUTANTS = [
         "import torch\n"
         "    last = head_dim * torch.log(torch.tensor(block_size / (2 * math.pi)))"
         " / (2 * torch.log(torch.tensor(rope_theta)))\n",
-        "float32 is too coarse",
+        "is it computed in float32",
+    ),
+    (
+        "a little more to be on the safe side",
+        "math.floor(last) + 1",
+        "math.floor(last + 1e-6) + 1",
+        "on the safe side",
+    ),
+    (
+        "dimensions by float32 frequencies",
+        "first = kept(block_size, rope_theta, head_dim)",
+        "import torch\n    speeds = rope_theta ** -(torch.arange(0, head_dim, 2) / head_dim)\n"
+        "    first = int((speeds >= 2 * math.pi / block_size).sum())",
+        "wrong dimensions where N is large",
+    ),
+    (
+        "the last turn in float32",
+        "slowest = rope_theta ** (-(head_dim - 2) / head_dim)",
+        "import torch\n    slowest = float(rope_theta ** -(torch.arange(0, head_dim, 2) / head_dim)[-1])",
+        "wrong length",
     ),
 ]

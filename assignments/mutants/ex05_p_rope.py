@@ -38,4 +38,16 @@ MUTANTS = [
     ("a share of 512", "return kept / (config.head_dim // 2)", "return kept / 32", "p_of_fope"),
     ("the number for the share", "return kept / (config.head_dim // 2)", "return kept", "p_of_fope"),
     ("half up", "round(self.p * len(frequencies))", "int(self.p * len(frequencies) + 0.5)", "rounded"),
+    (
+        "what goes is rounded",
+        "count = round(self.p * len(frequencies))",
+        "count = len(frequencies) - round((1 - self.p) * len(frequencies))",
+        "rounded",
+    ),
+    (
+        "two decimals",
+        "return kept / (config.head_dim // 2)",
+        "return round(kept / (config.head_dim // 2), 2)",
+        "p_of_fope",
+    ),
 ]

@@ -88,4 +88,20 @@ MUTANTS = [
         "saving and loading",
     ),
     ("10 sigmoid", "self.log_rates.exp()", "10 * self.log_rates.sigmoid()", "dead"),
+    (
+        "a matrix product",
+        "r2[:, None, None] * distance",
+        "(r2[:, None] @ distance.view(1, -1).float()).view(-1, q_len, k_len)",
+        "under bfloat16 autocast",
+    ),
+    (
+        "kept in evaluation",
+        "        return -r1[:, None, None] * torch.log1p(r2[:, None, None] * distance)",
+        "        kept = getattr(self, 'kept', None)\n"
+        "        if self.training or kept is None or kept.shape[1:] != distance.shape:\n"
+        "            kept = -r1[:, None, None] * torch.log1p(r2[:, None, None] * distance)\n"
+        "            self.kept = kept\n"
+        "        return kept",
+        "in evaluation again",
+    ),
 ]
