@@ -21,7 +21,6 @@ import torch
 
 import data
 import passkey
-from analysis.window import hide_far_keys
 from model import GPT, autocast, load_checkpoint, pick_device
 
 
@@ -45,12 +44,13 @@ def without_head(model: GPT, layer: int, head: int) -> Iterator[None]:
 @contextlib.contextmanager
 def near_alone(model: GPT, layer: int) -> Iterator[None]:
     """Inside it, this layer sees only its last N keys."""
-    pos = model.blocks[layer].attn.pos
-    hide_far_keys(pos, model.config.block_size, model.lm_head.weight.device)
+    attn = model.blocks[layer].attn
+    before = attn.window
+    attn.window = model.config.block_size
     try:
         yield
     finally:
-        del pos.bias  # what stood before it, the class's own, is there again
+        attn.window = before
 
 
 def ablate(model: GPT, encoding, length: int, trials: int) -> dict:

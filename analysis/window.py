@@ -4,35 +4,27 @@ Perplexity when a token sees only the last N keys: are the far keys what a model
     python -m analysis.window out/fope_tiny out/rope_tiny
 
 Where a model does better with the window, what it loses past N comes from keys further back than N; where it
-does worse, it makes use of them. The window repairs perplexity past N for any encoding, and finds no passkey
-further back than itself: a flat perplexity does not tell that a model reads what lies there.
+does worse, it makes use of them. The window in all layers repairs perplexity past N for any encoding, and
+finds no passkey further back than itself: a flat perplexity does not tell that a model reads what lies there.
+In the first layer alone, and in every other layer (as local_window has it), it tells where the loss arises.
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import data
 import perplexity
-from model import NoPE, autocast, load_checkpoint, pick_device
+from model import autocast, load_checkpoint, pick_device
 
-
-def hide_far_keys(pos: NoPE, window: int, device: torch.device) -> None:
-    """From now on, this encoding lets each query see only the last `window` keys, its own included."""
-    own_bias = pos.bias
-
-    def bias(q_len: int, k_len: int) -> torch.Tensor:
-        keys = torch.arange(k_len, device=device)
-        queries = keys[k_len - q_len :, None]
-        far = queries - keys >= window
-        mask = torch.zeros(1, q_len, k_len, device=device).masked_fill(far, -math.inf)
-        own = own_bias(q_len, k_len)
-        return mask if own is None else mask + own
-
-    pos.bias = bias
+# Which layers see only the last N keys
+WINDOWS = {
+    "all keys": lambda layer: False,
+    "first layer": lambda layer: layer == 0,
+    "every other": lambda layer: layer % 2 == 0,
+    "the last N": lambda layer: True,
+}
 
 
 def own_text(checkpoint: dict) -> np.ndarray:
@@ -63,11 +55,11 @@ def main() -> None:
             raise SystemExit(f"error: the validation split of {run} is shorter than 16 N = {16 * N} tokens")
         text = tokens[perplexity.spread(len(tokens), count, 16 * N)]
         lengths = [N, 2 * N, 4 * N, 8 * N, 16 * N]
-        found = {"lengths": lengths, "all keys": [], "the last N": []}
-        for keys in ("all keys", "the last N"):
-            if keys == "the last N":
-                for block in model.blocks:
-                    hide_far_keys(block.attn.pos, N, device)
+        found = {"lengths": lengths}
+        for keys, is_windowed in WINDOWS.items():
+            found[keys] = []
+            for layer, block in enumerate(model.blocks):
+                block.attn.window = N if is_windowed(layer) else 0
             for length in lengths:
                 with autocast(device):
                     loss = perplexity.token_losses(model, text, length).mean()
@@ -82,7 +74,7 @@ def main() -> None:
             }
         )
         print(f"{Path(run).name:20}", *(f"{length:>10}" for length in lengths))
-        for keys in ("all keys", "the last N"):
+        for keys in WINDOWS:
             print(f"  {keys:18}", *(f"{value:10.2f}" for value in found[keys]), flush=True)
     if args.json:
         data.write_results(args.json, args, lengths=lengths, results=results)

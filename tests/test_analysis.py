@@ -435,38 +435,15 @@ def test_a_layer_that_sees_only_its_last_keys():
     assert [len(each["near_alone"]) for each in found] == [0, 2]
 
 
-@pytest.mark.parametrize("pos", POSITIONS)
-def test_a_window_hides_what_lies_before_it(pos):
-    """In one layer a prediction hangs on the last `window` tokens alone; without a window, on all."""
-    model = tiny(pos=pos, n_layer=1)
-    idx = torch.randint(0, 256, (1, 40))
-    other = idx.clone()
-    other[:, :20] = (idx[:, :20] + 1) % 256
-    differ = []
-    for _ in range(2):
-        distance = (model.hidden(idx) - model.hidden(other)).abs().amax(dim=-1)[0]
-        differ.append(distance > 1e-6)
-        window.hide_far_keys(model.blocks[0].attn.pos, 8, CPU)
-    assert differ[0].all()
-    assert differ[1][:27].all() and not differ[1][27:].any()
-
-
-def test_a_window_keeps_an_encoding_s_own_bias():
-    pos = POSITIONS["nope"](GPTConfig(n_head=2, n_embd=64, pos="nope"))
-    own = torch.randn(2, 3, 5)
-    pos.bias = lambda q_len, k_len: own
-    window.hide_far_keys(pos, 2, CPU)
-    found = pos.bias(3, 5)  # queries 2, 3, 4
-    near = torch.tensor([[0, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 1, 1]], dtype=torch.bool)
-    assert torch.equal(found, own.masked_fill(~near, -math.inf))
-
-
-def test_a_window_of_the_whole_context_changes_nothing(run, monkeypatch, tmp_path):
+def test_a_window_acts_on_its_layers_past_n(run, monkeypatch, tmp_path):
     call(monkeypatch, window, run, "--tokens", 2048, "--json", tmp_path / "window.json", "--device=cpu")
     [found] = json.loads((tmp_path / "window.json").read_text())["results"]
-    whole, near = found["all keys"], found["the last N"]
     assert found["lengths"] == [128, 256, 512, 1024, 2048]
-    assert near[0] == pytest.approx(whole[0], rel=1e-5) and near[4] != pytest.approx(whole[4], rel=1e-5)
+    at_n = [found[keys][0] for keys in window.WINDOWS]
+    assert at_n == pytest.approx(4 * at_n[:1], rel=1e-5)
+    everything, first, every_other, near = (found[keys][4] for keys in window.WINDOWS)
+    assert len({f"{value:.5g}" for value in (everything, first, near)}) == 3
+    assert first == every_other  # the model has two layers
 
 
 @pytest.mark.parametrize("script", [window, spectrum], ids=["window", "spectrum"])
