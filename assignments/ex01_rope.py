@@ -28,8 +28,8 @@ def frequencies(head_dim: int, theta: float) -> torch.Tensor:
 def table(positions: torch.Tensor, frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine and sine of every pair's angle at positions (T,), int64, not negative: float32, each (T, pairs).
 
-    Positions come in any order, with gaps, and there is no longest one. Float32 arithmetic will do, under a
-    caller's autocast, too. The tables are on the device of positions, as frequencies are.
+    Positions come in any order, with gaps, and there is no longest one. The tables are as exact under a
+    caller's bfloat16 autocast, and on the device of positions, as frequencies are.
     """
     raise NotImplementedError
 

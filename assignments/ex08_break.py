@@ -12,8 +12,8 @@ Before you start. Exercise 2; FoPE in model.py, with fope_dim: the bank of frequ
 outputs.
 
 Fill in the three functions. Each changes a trained model in place, and nothing but what it says: the other
-weights stay, and so does model.config. A layer's encoding is model.blocks[i].attn.pos; you may change it, or
-put another in its place. No model here has YaRN.
+weights stay, and so do model.config and what a layer has of it. A layer's encoding is
+model.blocks[i].attn.pos; you may change it, or put another in its place. No model here has YaRN.
 
 See. Sketch the curves that you expect, then look; README.md says how long the training takes. (a) For each
 mistake: does it show at N, beyond N only, or not at all, and what kind of test would find it then? (b) Which
@@ -43,8 +43,9 @@ def floor_from(model: GPT, length: int) -> None:
     """Takes the floor 2π/N from N = length >= block_size, as if the evaluation's length had been the
     training's.
 
-    Under the lower floor FoPE has more frequencies: the trained model's coefficients keep their corner of
-    the larger matrices, and what is new is drawn as FoPE draws it. At length = block_size nothing changes.
+    Under the lower floor FoPE has more frequencies: the trained model's coefficients keep the top left corner
+    of the larger matrices, and what is new is drawn as FoPE draws such larger ones. At length = block_size
+    nothing changes.
     """
     raise NotImplementedError
 

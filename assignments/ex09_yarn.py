@@ -13,12 +13,13 @@ Before you start. Exercises 1 and 4. RoPE.table in model.py; `yarn` there holds 
 when you are done.
 
 Fill in the four functions and the class. The ramp is not over the turns but over the index m of the frequency
-ω_m = θ^(-2m/M) in the list: it rises in a line from 0 at the index `low` to 1 at the index `high`. m(32),
-the index, a real number, of a frequency with 32 turns in N, is rounded down to give `low`; m(1), that of 1
-turn, is rounded up to give `high`. `low` is not below 0, `high` not above M - 1, as in the published code;
-and since the two may be equal, `high - low`, by which the ramp divides, is at least 0.001. These formulas
-decide where the turns would say otherwise: at N = 4 even the fastest frequency makes less than a turn, `high`
-is below `low`, and 0.001 stands for their difference all the same.
+ω_m = θ^(-2m/M) in the list, where M is called `dim`, N `length` and s `scale`: it rises in a line from 0 at
+the index `low` to 1 at the index `high`. m(32), the index, a real number, of a frequency with 32 turns in N,
+is rounded down to give `low`; m(1), that of 1 turn, is rounded up to give `high`. `low` is not below 0,
+`high` not above M - 1 (M, though the list ends at M/2 - 1: so it is in the published code); and since the two
+may be equal, `high - low`, by which the ramp divides, is at least 0.001. These formulas decide where the
+turns would say otherwise: at N = 4 even the fastest frequency makes less than a turn, `high` is below `low`,
+and 0.001 stands for their difference all the same.
 
 See. Sketch three curves, RoPE, interpolation and YaRN, from N to 8N, before you look; README.md says how
 long the training takes. (a) Where do the curves cross? Why does interpolation with s = 4 change anything at
@@ -38,7 +39,7 @@ from model import RoPE
 
 
 class Interpolated(RoPE):
-    """RoPE by which position n is encoded as n / scale (arXiv 2306.15595)."""
+    """RoPE by which position n is encoded as n / scale (arXiv 2306.15595); a subclass may have another."""
 
     scale = 4.0
 
@@ -60,7 +61,7 @@ def stretch(frequencies: torch.Tensor, ramp: torch.Tensor, scale: float) -> torc
     """YaRN's frequencies: where the ramp is 0 the old ones, where it is 1 the divided ones, between them a
     mean of both.
 
-    The mean is of frequencies, the ramp the weight of the divided ones.
+    The mean is of frequencies, the ramp the weight of the divided ones. What is given stays as it is.
     """
     raise NotImplementedError
 

@@ -82,6 +82,12 @@ RIGHT = [
         "return guesses.tolist() == key",
         "import numpy\n\n    return numpy.all(guesses.numpy() == numpy.array(key))",
     ),
+    (
+        "ex03_evaluation",
+        "    losses = []\n",
+        "    losses = []\n    before = model.training\n    model.eval()\n"
+        "    tokens = tokens.to(next(model.parameters()).device)\n    model.train(before)\n",
+    ),
     ("ex04_floor", RETURN_KEPT, "import numpy\n\n    return numpy.int64(min(max(count, 0), head_dim // 2))"),
     (
         "ex04_floor",

@@ -49,6 +49,19 @@ def table(answer) -> None:
             hint = "positions have no end, but a table of all up to the last has"
             raise Wrong(f"table: {hint}\n{case}\n{reason}") from None
     expect_no_old_table(answer)
+    expect_the_tables_device(answer)
+
+
+def expect_the_tables_device(answer) -> None:
+    """As on a GPU: "meta" is a device without numbers that every machine has and that mixes with none."""
+    message = "table: a tensor that you make does not live on the device of positions: on a GPU this fails"
+    try:
+        came = answer.table(torch.arange(3, device="meta"), torch.ones(4, device="meta"))
+    except (RuntimeError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise Wrong(f"{message}\n{reason}") from None
+    for values in came:
+        expect(values.device.type == "meta", f"{message}\nexpected meta, came {values.device}")
 
 
 def expect_no_old_table(answer) -> None:
@@ -138,6 +151,13 @@ def rotate(answer) -> None:
         expect(torch.equal(copy, x.to(dtype)), message)
         expected = turn(x.to(dtype).float(), cos, sin).to(dtype)
         expect_close("rotate", came, expected, typed, atol=atol)
+    # B, H, T and head_dim may be alike, or 1, which must not tell what a table is.
+    for shape, heads in (((1, 3, 3, 8), ()), ((2, 3, 1, 8), (3,)), ((2, 1, 4, 2), ()), ((1, 1, 1, 2), (1,))):
+        x_small = torch.randn(shape)
+        angles = 3 * torch.randn(*heads, shape[2], shape[3] // 2)
+        case_small = f"x {shape}, cos and sin {tuple(angles.shape)}, all random"
+        came = answer.rotate(x_small, angles.cos(), angles.sin())
+        expect_close("rotate", came, turn(x_small, angles.cos(), angles.sin()), case_small)
     expect_any_strides(answer, cos, sin)
     expect_a_gradient(answer, x, cos, sin, case)
     expect_its_device(answer, x, cos, sin, case)

@@ -31,6 +31,8 @@ def keep(answer) -> None:
         why = "is the floor the right one?"
         if count == len(rope) and came.shape == (0,):
             why = "none was kept where all complete a turn:"
+        elif count == 0:
+            why = "none completes a turn, and none is kept:"
         message = f"keep: wrong number of frequencies, {why}\nwith {case}\n{numbers}"
         expect(came.shape == (count,), message)
         expect_close("keep", came, rope[:count], case, atol=1e-9)
@@ -98,6 +100,8 @@ def check_coefficients(answer, n_head: int, kept: int, sigma: float) -> None:
         for place, values in (("off", others), ("on", diagonal)):
             spread = values.std().item()
             message = f"standard deviation {place} the diagonal: expected about {sigma}, came {spread:.3f}"
+            if place == "on" and spread < 1e-6:
+                message += "\n1 is added to the draw, it does not replace it"
             expect(
                 abs(spread - sigma) < 0.2 * sigma,
                 f"coefficients, {name}: wrong scale\nwith {case}\n{message}",

@@ -12,7 +12,29 @@ from assignments.checks import Part, expect, expect_close, plain
 MODEL_NAMES = set()
 
 
-class Recorder:
+class StandIn:
+    """What an answer may ask of a model, but for the call."""
+
+    training = False
+
+    def eval(self):
+        self.training = False
+        return self
+
+    def train(self, mode: bool = True):
+        self.training = mode
+        return self
+
+    def parameters(self):
+        return iter([torch.zeros(1)])
+
+
+def expect_evaluation_mode(what: str, model: StandIn, case: str) -> None:
+    message = f"{what}: the model came in evaluation mode and was left in training mode"
+    expect(not model.training, f"{message}\nwith {case}")
+
+
+class Recorder(StandIn):
     """Called as a GPT is. Its logits depend on the token and on its place in the context."""
 
     def __init__(self, vocab_size: int, scale: float = 2.0) -> None:
@@ -60,6 +82,7 @@ def perplexity(answer) -> None:
         case = f"{size} tokens, length {length}"
         model = Recorder(1100 if size > 600 else 600, scale)
         came = answer.perplexity(model, tokens, length)
+        expect_evaluation_mode("perplexity", model, case)
 
         count = (size - 1) // length
         starts = {token: i for i, token in enumerate(tokens.tolist())}
@@ -118,7 +141,7 @@ def perplexity(answer) -> None:
     long_text(answer)
 
 
-class TwoTokens:
+class TwoTokens(StandIn):
     """A model that is sure that a token comes again. It is called as a GPT is, and quick."""
 
     logits = torch.tensor([[3.0, 0.0], [0.0, 3.0]])
@@ -241,7 +264,7 @@ def check_prompts(answer, encoding) -> None:
         )
 
 
-class Script:
+class Script(StandIn):
     """A model whose arg-max at each position is given; it counts its calls."""
 
     def __init__(self, ids: list[int], guesses: list[int], case: str) -> None:
@@ -292,6 +315,7 @@ def finds_key(answer) -> None:
             given = (list(prompt), list(key))
             came = plain(answer.finds_key(model, *given))
             expect(model.calls == 1, f"finds_key: the model was not called\nwith {case}")
+            expect_evaluation_mode("finds_key", model, case)
             expect(
                 isinstance(came, bool),
                 f"finds_key: a bool was expected, a {type(came).__name__} came\nwith {case}",

@@ -77,6 +77,7 @@ def definition(answer) -> None:
                 change = there - here
                 alone = scores(pos, shift, 0) - here
                 deviation = change.std(correction=0) / here.std(correction=0)
+                each = change.square().mean(dim=(1, 2, 3)) / here.square().mean(dim=(1, 2, 3))
                 causal = torch.ones(10, 10, dtype=torch.bool).tril()
                 expected = error(pos, shift)
                 known = {
@@ -90,6 +91,7 @@ def definition(answer) -> None:
                     "the ratio were of largest values": change.abs().max() / here.abs().max(),
                     "each score were divided by itself, and then averaged": (change / here).abs().mean(),
                     "each score were divided by itself": root_mean_square(change / here),
+                    "each example had a ratio of its own, and these were averaged": each.sqrt().mean(),
                     "the root were missing": expected**2,
                     "scores were squared after the mean": abs(change.mean() / here.mean()),
                     "only keys before their query counted; the docstring says all": root_mean_square(
@@ -109,8 +111,11 @@ def definition(answer) -> None:
                     known_atol=1e-4,
                 )
     came = answer.relative_error(Growing(GPTConfig(pos="nope", **SMALL)), q, k, 50)
-    case = "an encoding that is no FoPE and multiplies queries by 1 + start / 100, shift 50"
-    expect_close("relative_error", came, 0.5, case, atol=1e-3)
+    case = "an encoding that is no FoPE, multiplies queries by 1 + start / 100 and has a bias of 1, shift 50"
+    here = q @ k.transpose(-2, -1)
+    biased = 0.5 * root_mean_square(here) / root_mean_square(here + 1)
+    known = {"bias() were added: it is no part of the dot products": biased}
+    expect_close("relative_error", came, 0.5, case, atol=1e-3, known=known)
 
 
 def exponent(answer) -> None:

@@ -54,6 +54,9 @@ def expect_the_rest_stays(what: str, case: str, model: GPT, old: GPT) -> None:
     extra = sorted(set(state) - set(old.state_dict()))
     expect(not extra, f"{what}: the model has got new weights: {extra[:3]}\nwith {case}")
     expect(model.config == old.config, f"{what}: model.config should stay as it was\nwith {case}")
+    for i, block in enumerate(model.blocks):
+        message = f"{what}: the config of layer {i}'s attention should stay as it was: it scales queries by N"
+        expect(block.attn.config == old.config, f"{message}\nwith {case}")
 
 
 def encodings(what: str, model: GPT, old: GPT) -> Iterator[tuple[str, FoPE, FoPE]]:
@@ -188,6 +191,9 @@ def pad_sine(answer) -> None:
             expect_close(
                 f"{what}: the clipped pairs' sine", clipped, torch.ones_like(old_sin[..., outputs:]), here
             )
+            alone = pos.table(torch.tensor([0]))[1][..., :outputs]
+            message = f"{what}: the kept pairs' sine stays"
+            expect_close(message, alone, torch.zeros_like(alone), f"{here}, position 0 alone")
         expect_a_change(what, case, model, old)
 
 

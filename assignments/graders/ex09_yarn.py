@@ -32,6 +32,9 @@ def interpolation(answer) -> None:
         came = pos.table(positions)
         expect_close("table, cos", came[0], angles.cos().float(), case, atol=2e-3, known=known)
         expect_close("table, sin", came[1], angles.sin().float(), case, atol=2e-3)
+        again = pos.table(positions)[0]
+        case += "; the first call was right"
+        expect_close("table, cos, in a second call", again, angles.cos().float(), case, atol=2e-3)
         turned, _ = pos.encode(x, x, int(7 * scale))
         expected = rotate(x, *rope.table(torch.tensor([7])))
         expect_close("a query at 7 s, against RoPE's at 7", turned, expected, f"scale {scale:g}", atol=2e-3)

@@ -158,4 +158,26 @@ MUTANTS = [
         "angles = (torch.arange(int(positions.max()) + 1).float()[:, None] * frequencies)[positions]",
         "a table of all up to the last",
     ),
+    (
+        "a table for each head is known by its first size",
+        "a, b = x.chunk(2, dim=-1)",
+        "a, b = x.chunk(2, dim=-1)\n"
+        "    if len(cos) == x.size(1):\n"
+        "        cos = cos.reshape(x.size(1), -1, cos.size(-1))\n"
+        "        sin = sin.reshape(x.size(1), -1, sin.size(-1))",
+        "(?s)wrong values.*x .1, 3, 3, 8., cos and sin .3, 4.",
+    ),
+    (
+        "sizes of 1 dropped",
+        "a, b = x.chunk(2, dim=-1)",
+        "a, b = x.chunk(2, dim=-1)\n    cos, sin = cos.squeeze(), sin.squeeze()",
+        "(?s)rotate: wrong shape.*x .2, 3, 1, 8.",
+    ),
+    (
+        "a table on the CPU",
+        "return angles.cos(), angles.sin()",
+        "cos, sin = torch.empty(2, *angles.shape)\n"
+        "    cos[:] = angles.cos()\n    sin[:] = angles.sin()\n    return cos, sin",
+        "device of positions",
+    ),
 ]

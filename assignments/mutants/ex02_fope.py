@@ -151,4 +151,10 @@ MUTANTS = [
         "frequencies[: (frequencies < floor).int().argmax()]",
         "none was kept",
     ),
+    (
+        "one frequency at least",
+        "frequencies[frequencies >= floor]",
+        "frequencies[: max(int((frequencies >= floor).sum()), 1)]",
+        "none completes a turn",
+    ),
 ]

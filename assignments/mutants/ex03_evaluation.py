@@ -131,4 +131,10 @@ MUTANTS = [
         "    return math.exp(sum(means) / len(means))",
         "means of batches of 1024 chunks",
     ),
+    (
+        "training mode afterwards",
+        "    losses = []\n",
+        "    losses = []\n    model.train()\n",
+        "left in training mode",
+    ),
 ]

@@ -57,6 +57,15 @@ MUTANTS = [
         "bias = pos.bias(q.size(-2), k.size(-2))\n"
         "    if bias is not None:\n        here, there = here + bias, there + bias\n"
         "    change = (there - here)",
-        "no FoPE",
+        "bias.. were added",
+    ),
+    (
+        "a ratio for each example",
+        "    change = (there - here).square().mean()\n    size = here.square().mean()\n"
+        "    return (change / size).sqrt().item()",
+        "    change = (there - here).square().mean(dim=(1, 2, 3))\n"
+        "    size = here.square().mean(dim=(1, 2, 3))\n"
+        "    return (change / size).sqrt().mean().item()",
+        "a ratio of its own",
     ),
 ]

@@ -152,4 +152,16 @@ MUTANTS = [
         "new = FoPE(replace(model.config, fope_series=True))\n",
         "not drawn as FoPE draws",
     ),
+    (
+        "the clipped are those whose sine is 0 in this call",
+        "outputs = self.sin_coef.size(-1)\n        sin[..., outputs:] = 1",
+        "sin[(sin == 0).all(dim=1, keepdim=True).expand_as(sin)] = 1",
+        "position 0 alone",
+    ),
+    (
+        "the attention's config replaced, too",
+        "        block.attn.pos = new",
+        "        block.attn.pos = new\n        block.attn.config = config",
+        "layer 0's attention",
+    ),
 ]

@@ -64,4 +64,10 @@ MUTANTS = [
         "class Interpolated(RoPE):\n    scale = 4.0\n",
         "class was changed: RoPE.table",
     ),
+    (
+        "frequencies divided in place, at every call",
+        "positions / self.scale",
+        "positions + 0 * self.frequencies.div_(self.scale).sum()",
+        "in a second call",
+    ),
 ]
