@@ -202,7 +202,7 @@ def adamw_rises() -> bool:
     rope = rises("results/tiny/adamw.jsonl", "RoPE")
     fope = rises("results/tiny/adamw.jsonl", "FoPE")
     said = [round(value, 1) for value in (min(rope), max(rope), min(fope), max(fope))]
-    return len(rope) == len(fope) == 5 and said == [4.2, 8.6, 1.3, 1.6]
+    return len(rope) == len(fope) == 6 and said == [4.2, 8.6, 1.3, 1.6]
 
 
 def adamw_is_best_in_between() -> bool:
@@ -335,8 +335,8 @@ CLAIMS = [
         "46 to 96 % with the first layer held to its last N keys",
         the_first_layer_of_the_tiny_recipe,
     ),
-    ("README.md", "rises 4.2 to 8.6 times from N to 16N, FoPE's 1.3 to 1.6 (five runs each)", adamw_rises),
-    ("results/README.md", "rises 4.2 to 8.6 times in its five runs, FoPE's 1.3 to 1.6 times", adamw_rises),
+    ("README.md", "rises 4.2 to 8.6 times from N to 16N, FoPE's 1.3 to 1.6 (six runs each)", adamw_rises),
+    ("results/README.md", "rises 4.2 to 8.6 times in its six runs, FoPE's 1.3 to 1.6 times", adamw_rises),
     ("results/README.md", "(with Muon 4.4 and 2.1 times)", muon_rises),
     ("results/README.md", "FoPE and RoPE do best at 0.0006 or 0.0012", adamw_is_best_in_between),
     (
