@@ -201,7 +201,9 @@ def expect_import(node: ast.Import | ast.ImportFrom, allowed: dict[str, set[str]
             expect(name.split(".")[0] in MODULES, message)
     elif node.level == 0 and node.module in allowed:
         foreign = sorted(set(names) - allowed[node.module])
-        expect(not foreign, f"{line}: refused, this exercise does without {', '.join(foreign)}: write it")
+        there_is = f"from {node.module} there is {', '.join(sorted(allowed[node.module])) or 'nothing'}"
+        message = f"{line}: refused, this exercise does without {', '.join(foreign)}: {there_is} to import"
+        expect(not foreign, message)
     else:
         module = node.module or "."
         known = module.split(".")[0] in MODULES and node.level == 0

@@ -28,8 +28,9 @@ def frequencies(head_dim: int, theta: float) -> torch.Tensor:
 def table(positions: torch.Tensor, frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine and sine of every pair's angle at positions (T,), int64, not negative: float32, each (T, pairs).
 
-    Positions come in any order, with gaps, and there is no longest one. The tables are as exact under a
-    caller's bfloat16 autocast, and on the device of positions, as frequencies are.
+    frequencies is (pairs,), float32. Positions come in any order, with gaps, and there is no longest one; far
+    out, where float32 rounds the angle, the table may be off by that. It is no less exact under a caller's
+    bfloat16 autocast, and on the device of positions, as frequencies are.
     """
     raise NotImplementedError
 
@@ -38,5 +39,6 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     """Turns x (B, H, T, head_dim) by a table (T, head_dim / 2) or one for each head (H, T, head_dim / 2).
 
     What comes back has the dtype and the device of x; x itself stays as it is, and gradients reach it.
+    Float32 arithmetic is exact enough for any x; cos and sin are float32.
     """
     raise NotImplementedError

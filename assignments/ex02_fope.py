@@ -31,8 +31,8 @@ def keep(frequencies: torch.Tensor, block_size: int) -> torch.Tensor:
 def coefficients(n_head: int, kept: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Coefficients of the cosines and of the sines, each (n_head, kept, kept): a random draw at every call.
 
-    Row: a kept frequency ω. Column: the output m. Each a_ω is drawn from N(0, σ) as the paper's text says,
-    with σ the standard deviation; where ω is the output's own frequency, 1 is added.
+    Row: a kept frequency ω. Column: the output m, which has its own a_ω. Each is drawn from N(0, σ) as the
+    paper's text says, with σ the standard deviation; where ω is the output's own frequency, 1 is added.
     """
     raise NotImplementedError
 

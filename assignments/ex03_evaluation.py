@@ -42,8 +42,8 @@ def make_prompt(
     In this order: some filler, " The pass key is", the key, ".", some filler, " The pass key is"; the answer
     is the key. Each piece is encoded by itself and may be many tokens, "." too. `filler`, which is not
     empty, is repeated and cut to fill what room there is; the first round(depth * room) of its tokens come
-    first, the others after. The key, such as " 12345", must be the same tokens in prompt and answer: those
-    that encoding.encode_ordinary(key) gives. encode_ordinary takes a text and gives a list of ids.
+    first, the others after. The key, such as " 12345" or "7", must be the same tokens in prompt and answer:
+    those that encoding.encode_ordinary(key) gives. encode_ordinary takes a text and gives a list of ids.
     """
     raise NotImplementedError
 

@@ -39,7 +39,7 @@ class KERPLE(NoPE):
         raise NotImplementedError  # what is learned: two numbers a head, and nothing else
 
     def rates(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """r1 and r2, each (n_head,): positive whatever values the optimizer gives to the parameters."""
+        """r1 and r2, each (n_head,): positive for parameters from -30 to 30."""
         raise NotImplementedError
 
     def bias(self, q_len: int, k_len: int) -> torch.Tensor:

@@ -106,6 +106,10 @@ def check_coefficients(answer, n_head: int, kept: int, sigma: float) -> None:
                 abs(spread - sigma) < 0.2 * sigma,
                 f"coefficients, {name}: wrong scale\nwith {case}\n{message}",
             )
+        drawn = coef - torch.eye(kept)
+        shared = bool((drawn[:, :, 0] == drawn[:, :, 1]).any())
+        message = f"coefficients, {name}: every output, a column, has draws of its own"
+        expect(not shared, f"{message}\nwith {case}\nin columns 0 and 1 a frequency has the same coefficient")
         far = (others.abs() > 2 * sigma).float().mean().item()
         message = f"share beyond 2σ: about 4.6 % of a normal draw, came {100 * far:.1f} %"
         expect(0.03 < far < 0.065, f"coefficients, {name}: not a normal draw\nwith {case}\n{message}")

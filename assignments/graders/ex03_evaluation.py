@@ -204,6 +204,7 @@ def check_prompts(answer, encoding) -> None:
         (many, " 98767", 0.5, 21),
         (many, " 12345", 1.0, 60),
         (many, " 55555", 0.77, 360),
+        (many, "12345", 0.5, 40),
         (many, " 12345", 0.5, 1),
         (many, " 12345", 0.5, 5),
         ([300], " 12345", 0.5, 2000),
@@ -249,9 +250,10 @@ def check_prompts(answer, encoding) -> None:
         what = f"expected {needle[-10:]}, came {around[-10:]}, the ends of both"
         expect(around == needle, f"make_prompt: wrong tokens around the key\nwith {case}\n{what}")
         cut = places[0] - len(question)
-        depths = (
-            f"expected round({depth} * {room}) = {round(depth * room)} filler tokens before it, came {cut}"
-        )
+        before = round(depth * room)
+        depths = f"expected round({depth} * {room}) = {before} filler tokens before it, came {cut}"
+        if depth * room % 1 == 0.5:
+            depths += "; round() takes a half to the even number"
         expect(
             cut == round(depth * room), f"make_prompt: the key stands at another depth\nwith {case}\n{depths}"
         )

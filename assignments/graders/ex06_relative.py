@@ -29,6 +29,15 @@ class Growing(NoPE):
         return torch.ones(3, q_len, k_len)  # no part of the dot products
 
 
+class Wider(NoPE):
+    """Writes where a token stands into a feature in front, as ALiBi does, but not as a distance."""
+
+    def encode(self, q, k, start):
+        positions = torch.arange(start, start + q.size(2), dtype=q.dtype)[:, None]
+        feature = (positions / 100 - 1).expand(*q.shape[:3], 1)
+        return torch.cat((feature, q), dim=-1), torch.cat((feature, k), dim=-1)
+
+
 def fope(sigma: float, init: str = "normal") -> FoPE:
     torch.manual_seed(0)  # the same draw for every σ, scaled
     return FoPE(GPTConfig(fope_sigma=sigma, fope_init=init, **SMALL))
@@ -78,6 +87,7 @@ def definition(answer) -> None:
                 alone = scores(pos, shift, 0) - here
                 deviation = change.std(correction=0) / here.std(correction=0)
                 each = change.square().mean(dim=(1, 2, 3)) / here.square().mean(dim=(1, 2, 3))
+                heads = change.square().mean(dim=(0, 2, 3)) / here.square().mean(dim=(0, 2, 3))
                 causal = torch.ones(10, 10, dtype=torch.bool).tril()
                 expected = error(pos, shift)
                 known = {
@@ -92,6 +102,7 @@ def definition(answer) -> None:
                     "each score were divided by itself, and then averaged": (change / here).abs().mean(),
                     "each score were divided by itself": root_mean_square(change / here),
                     "each example had a ratio of its own, and these were averaged": each.sqrt().mean(),
+                    "each head had a ratio of its own, and these were averaged": heads.sqrt().mean(),
                     "the root were missing": expected**2,
                     "scores were squared after the mean": abs(change.mean() / here.mean()),
                     "only keys before their query counted; the docstring says all": root_mean_square(
@@ -116,6 +127,14 @@ def definition(answer) -> None:
     biased = 0.5 * root_mean_square(here) / root_mean_square(here + 1)
     known = {"bias() were added: it is no part of the dot products": biased}
     expect_close("relative_error", came, 0.5, case, atol=1e-3, known=known)
+    came = answer.relative_error(Growing(GPTConfig(pos="nope", **SMALL)), q / 1e4, k / 1e4, 50)
+    case = "queries and keys ten thousand times smaller, which changes no share, shift 50"
+    expect_close("relative_error", came, 0.5, case, atol=1e-3)
+    wider = Wider(GPTConfig(pos="nope", **SMALL))
+    before, after = (a @ b.transpose(-2, -1) for a, b in (wider.encode(q, k, 0), wider.encode(q, k, 50)))
+    expected = root_mean_square(after - before) / root_mean_square(before)
+    case = "an encoding that gives q and k a feature more, shift 50"
+    expect_close("relative_error", answer.relative_error(wider, q, k, 50), expected, case, atol=1e-3)
 
 
 def exponent(answer) -> None:

@@ -3,7 +3,7 @@ do."""
 
 import torch
 
-from assignments.checks import Part, expect, expect_close, registered
+from assignments.checks import Part, Wrong, expect, expect_close, registered
 from model import GPT, GPTConfig
 
 MODEL_NAMES = {"GPTConfig", "NoPE"}
@@ -71,7 +71,7 @@ def formula(answer) -> None:
     torch.manual_seed(0)
     pos = answer.KERPLE(GPTConfig(**SMALL))
     change_parameters(pos)
-    expect_bias(pos, (7, 7), (1, 7), (3, 7), (40, 40), (1, 1), (1, 5000))
+    expect_bias(pos, (7, 7), (1, 7), (3, 7), (40, 40), (1, 1), (1, 5000), (1, 1_000_000))
     change_parameters(pos)
     expect_bias(pos, (7, 7), after="after another step of the optimizer, ")
     pos.eval()
@@ -80,6 +80,16 @@ def formula(answer) -> None:
     expect_bias(pos, (7, 7), after="in evaluation again, after another step of the optimizer, ")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expect_bias(pos, (2, 1000), (1000, 1000), after="under bfloat16 autocast, ")
+    fresh = answer.KERPLE(GPTConfig(**SMALL))
+    with torch.inference_mode():
+        fresh.bias(8, 8)
+    try:
+        fresh.bias(8, 8).sum().backward()
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise Wrong(
+            f"bias: no training after a call in inference mode: is a tensor kept?\n{reason}"
+        ) from None
     five = answer.KERPLE(GPTConfig(**FIVE_HEADS))
     change_parameters(five)
     expect_bias(five, (3, 7), n_head=5, after="5 heads, ")
@@ -133,14 +143,17 @@ def expect_bias(pos, *lengths: tuple[int, int], n_head: int = 3, after: str = ""
 
 def device(answer) -> None:
     """As on a GPU: "meta" is a device without numbers that every machine has and that mixes with none."""
-    pos = answer.KERPLE(GPTConfig(**SMALL)).to("meta")
+    pos = answer.KERPLE(GPTConfig(**SMALL))
+    pos.bias(8, 8)
+    pos.to("meta")
     try:
         came = pos.bias(3, 7)
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         what = "a tensor that you make does not live on the device of the parameters"
         expect(
-            False, f"bias: {what}: on a GPU this fails\nwith the encoding moved to another device\n{reason}"
+            False,
+            f"bias: {what}: on a GPU this fails\nwith the encoding moved elsewhere after a call\n{reason}",
         )
     where = f"expected meta, came {came.device}"
     expect(came.device.type == "meta", f"bias: not on the device of the parameters\n{where}")
@@ -162,7 +175,8 @@ def in_a_model(answer) -> None:
         for name, parameter in model.named_parameters():
             expect(
                 bool(parameter.grad.isfinite().all()),
-                f"in a model of two layers: the gradient of {name} is not finite",
+                f"in a model of two layers: the gradient of {name} is not finite\n"
+                "a NaN that torch.where leaves out of the bias comes back as 0 times NaN",
             )
         for block in model.blocks:
             change_parameters(block.attn.pos)

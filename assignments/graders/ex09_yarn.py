@@ -10,7 +10,12 @@ from model import GPTConfig, RoPE, rotate, yarn
 MODEL_NAMES = {"RoPE"}
 EXPERIMENTS = {"interpolations"}
 CASES = [(512, 10_000.0, 64), (4096, 10_000.0, 128), (256, 10_000.0, 64), (64, 500.0, 16), (10**6, 500.0, 32)]
-CASES += [(4700, 500.0, 32), (1000, 10.0, 32), (4, 10_000.0, 64)]  # where `low` or `high` meets its bound
+CASES += [
+    (4700, 500.0, 32),
+    (1000, 10.0, 32),
+    (4, 10_000.0, 64),
+    (32_768, 10.0, 8),
+]  # where `low` or `high` meets its bound
 
 
 def interpolation(answer) -> None:
@@ -29,7 +34,11 @@ def interpolation(answer) -> None:
             ).cos(),
             "nothing were interpolated": (angles * scale).cos(),
         }
-        came = pos.table(positions)
+        floats = positions.float()
+        came = pos.table(floats)
+        expect(
+            torch.equal(floats, positions.float()), f"table changed the positions\nwith {case}, in float32"
+        )
         expect_close("table, cos", came[0], angles.cos().float(), case, atol=2e-3, known=known)
         expect_close("table, sin", came[1], angles.sin().float(), case, atol=2e-3)
         again = pos.table(positions)[0]
@@ -112,10 +121,13 @@ def stretch(answer) -> None:
             "the mean were geometric": frequencies / scale**weights,
         }
         copy = frequencies.clone()
-        came = answer.stretch(copy, weights.clone(), scale)
-        expect(
-            torch.equal(copy, frequencies), f"stretch changed the frequencies that it was given\nwith {case}"
-        )
+        copied_weights = weights.clone()
+        came = answer.stretch(copy, copied_weights, scale)
+        for name, same in (
+            ("frequencies", torch.equal(copy, frequencies)),
+            ("ramp", torch.equal(copied_weights, weights)),
+        ):
+            expect(same, f"stretch changed the {name} that it was given\nwith {case}")
         expect_close("stretch", came, expected, case, atol=1e-7, known=known)
 
 

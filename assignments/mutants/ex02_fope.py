@@ -157,4 +157,10 @@ MUTANTS = [
         "frequencies[: max(int((frequencies >= floor).sum()), 1)]",
         "none completes a turn",
     ),
+    (
+        "one draw for all outputs",
+        COS,
+        "cos_coef = torch.eye(kept) + sigma * torch.randn(n_head, kept, 1)",
+        "every output, a column",
+    ),
 ]

@@ -137,4 +137,10 @@ MUTANTS = [
         "    losses = []\n    model.train()\n",
         "left in training mode",
     ),
+    (
+        "a space before every key",
+        "key_ids = encoding.encode_ordinary(key)",
+        'key_ids = encoding.encode_ordinary(" " + key.strip())',
+        "the key's own tokens",
+    ),
 ]

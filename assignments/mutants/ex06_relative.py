@@ -68,4 +68,26 @@ MUTANTS = [
         "    return (change / size).sqrt().mean().item()",
         "a ratio of its own",
     ),
+    (
+        "a little more in the denominator",
+        "return (change / size).sqrt().item()",
+        "return (change.sqrt() / (size.sqrt() + 1e-6)).item()",
+        "ten thousand times smaller",
+    ),
+    (
+        "features cut off",
+        "scores.append(",
+        "encoded_q, encoded_k = (x[..., -q.size(-1) :] for x in (encoded_q, encoded_k))\n"
+        "        scores.append(",
+        "a feature more",
+    ),
+    (
+        "a ratio for each head",
+        "    change = (there - here).square().mean()\n    size = here.square().mean()\n"
+        "    return (change / size).sqrt().item()",
+        "    change = (there - here).square().mean(dim=(0, 2, 3))\n"
+        "    size = here.square().mean(dim=(0, 2, 3))\n"
+        "    return (change / size).sqrt().mean().item()",
+        "each head had a ratio",
+    ),
 ]

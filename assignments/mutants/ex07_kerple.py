@@ -104,4 +104,32 @@ MUTANTS = [
         "        return kept",
         "in evaluation again",
     ),
+    (
+        "distances kept for the longest so far",
+        "        distance = (i - j).abs()  # (q_len, k_len)",
+        "        kept = getattr(self, 'kept', torch.zeros(0, 0))\n"
+        "        if k_len > max(len(kept), q_len):\n"
+        "            distance = (i - j).abs()\n"
+        "        else:\n"
+        "            if k_len > len(kept):\n"
+        "                kept = self.kept = (j[:, None] - j).abs()\n"
+        "            distance = kept[k_len - q_len : k_len, :k_len]",
+        "after a call",
+    ),
+    (
+        "positions of a fixed number",
+        "j = torch.arange(k_len, device=self.log_rates.device)",
+        "j = torch.arange(65536, device=self.log_rates.device)[:k_len]",
+        "k_len 1000000",
+    ),
+    (
+        "distances kept from a call in inference mode",
+        "        distance = (i - j).abs()  # (q_len, k_len)",
+        "        kept = self.__class__.kept = getattr(self, 'kept', {})\n"
+        "        key = (q_len, k_len, str(j.device))\n"
+        "        if key not in kept:\n"
+        "            kept[key] = (i - j).abs().float()\n"
+        "        distance = kept[key]",
+        "in inference mode",
+    ),
 ]

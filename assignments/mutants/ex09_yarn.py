@@ -70,4 +70,24 @@ MUTANTS = [
         "positions + 0 * self.frequencies.div_(self.scale).sum()",
         "in a second call",
     ),
+    (
+        "the ramp changed in place",
+        "return frequencies * (1 - ramp) + frequencies / scale * ramp",
+        "ramp *= 1 - 1 / scale\n    return frequencies * (1 - ramp)",
+        "changed the ramp",
+    ),
+    (
+        "low == high alone is mended",
+        "    return ((index - low) / max(high - low, 0.001)).clamp(0, 1)",
+        "    high = max(high, 0)\n"
+        "    return ((index - low) / (0.001 if low == high else high - low)).clamp(0, 1)",
+        "(?s)ramp: wrong values.*32768",
+    ),
+    (
+        "positions divided in place",
+        "return super().table(positions / self.scale)",
+        "positions = positions.float()\n        positions /= self.scale\n"
+        "        return super().table(positions)",
+        "changed the positions",
+    ),
 ]
