@@ -9,8 +9,9 @@ worse.
 Before you start. Cross-entropy; what a tokenizer does. perplexity.py and passkey.py hold the same for many
 models: look when you are done. You call a model as train.py does: model(idx, targets), idx and targets (B,
 T) int64, gives the logits (B, T, vocab_size) at every position and the loss, the mean cross-entropy in nats.
-Without targets it gives the logits of the last position alone, and None. The model is on the CPU and was put
-into evaluation mode; `tokens` holds a chunk or more, and `length` has room for what a prompt must hold.
+Without targets it gives the logits of the last position alone, and None. The model is on the CPU, was put
+into evaluation mode and takes texts of any length; `tokens` holds a chunk or more with its targets, and
+`length` has room for what a prompt must hold.
 
 Fill in the three functions.
 

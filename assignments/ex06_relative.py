@@ -32,8 +32,9 @@ def relative_error(pos: NoPE, q: torch.Tensor, k: torch.Tensor, shift: int) -> f
     """How much the scores change when every position moves by `shift`, as a share of their size.
 
     With S(t) the scores (B, H, T, T), the dot products of all the queries and keys q, k (B, H, T, head_dim)
-    encoded at the positions t, t + 1, ..., which may be wider then, without mask, factor or bias: the root
-    mean square of S(shift) - S(0), divided by the root mean square of S(0).
+    encoded at the positions t, t + 1, ...: the root mean square of S(shift) - S(0), divided by the root mean
+    square of S(0). Encoding may add features to q and k, which belong to the product; mask, factor and bias()
+    do not. The share may be above 1.
     """
     raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Grades exercises: a table of points, with the first hint of each exercise.
+"""Grades exercises: a table of points, with the first hint of each exercise and its points by part.
 
     python -m assignments.grade                             all exercises
     python -m assignments.grade ex01 ex04                   some, by the beginning of their names
@@ -96,6 +96,9 @@ def print_row(exercise: str, results: list[Result]) -> None:
             hints.append(result.output if named else f"{result.name}: {result.output}")
     lines = hints[0].splitlines() if hints else ["all right"]
     print(f"{exercise:<16} {score:>3} of {max_score:<3}  {lines[0]}")
+    if hints:
+        parts = [f"{result.name} {result.score}/{result.max_score}" for result in results]
+        lines.append(f"by part: {', '.join(parts)}")
     for line in lines[1:]:
         print(" " * 30 + line)
     sys.stdout.flush()

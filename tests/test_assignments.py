@@ -260,6 +260,7 @@ def test_the_command_writes_a_table_and_what_gradescope_reads(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"ex01_rope +5 of 10 +rotate: wrong values", done.stdout)
     assert "one minus sign" in done.stdout
+    assert "by part: frequencies 3/3, table 2/2, rotate 0/3, together 0/2" in done.stdout
     tests = json.loads(file.read_text())["tests"]
     assert sum(test["score"] for test in tests) == 5 and sum(test["max_score"] for test in tests) == 20
     assert all(set(test) == {"name", "score", "max_score", "output"} for test in tests)

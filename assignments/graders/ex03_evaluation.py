@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from assignments.checks import Part, expect, expect_close, plain
+from model import GPTConfig
 
 MODEL_NAMES = set()
 
@@ -16,6 +17,7 @@ class StandIn:
     """What an answer may ask of a model, but for the call."""
 
     training = False
+    config = GPTConfig(vocab_size=64, block_size=4)  # of its training, which bounds no evaluation
 
     def eval(self):
         self.training = False

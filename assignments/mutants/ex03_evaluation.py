@@ -143,4 +143,10 @@ MUTANTS = [
         'key_ids = encoding.encode_ordinary(" " + key.strip())',
         "the key's own tokens",
     ),
+    (
+        "cut to block_size",
+        "ids = torch.tensor([prompt + key])",
+        "ids = torch.tensor([prompt + key])[:, -model.config.block_size - 1 :]",
+        "prompt and key together",
+    ),
 ]
