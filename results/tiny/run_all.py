@@ -6,7 +6,7 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
 out/NAME_SEED/*.json. Each of these becomes one line of results/tiny/runs.jsonl, or of results/far/runs.jsonl
-for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, far/local.jsonl what
+for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, far/local_*.jsonl what
 with windows. What is there already is skipped, a training that was cut off is resumed. The order is
 that of the list below, so that a queue that is stopped early leaves whole comparisons. The loss curves are
 gathered in losses.json.
@@ -74,13 +74,16 @@ for strength in ("0.5", "1"):
         f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}",
         f"passkey_logn{strength}_64N": f"passkey.py --logn_scale {strength} --lengths 16384 --trials 25",
     }
-# Seeds that were trained after the windows had been thought of are evaluated with them.
+# Seeds that were trained after the windows had been thought of are evaluated with them, at strength 0 and 1.
 FRESH = (6, 7, 8, 9, 10)
 WINDOW = "--local_window 256"
 FRESH_EVALUATIONS = {
     "perplexity_local": f"perplexity.py {WINDOW}",
     "passkey_local": f"passkey.py {WINDOW} --lengths 256 512 1024 2048 4096 --trials 100",
     "passkey_local_64N": f"passkey.py {WINDOW} --lengths 16384 --trials 25",
+    "perplexity_local_logn1": f"perplexity.py {WINDOW} --logn_scale 1",
+    "passkey_local_logn1": f"passkey.py {WINDOW} --logn_scale 1 --lengths 256 1024 4096 --trials 100",
+    "passkey_local_logn1_64N": f"passkey.py {WINDOW} --logn_scale 1 --lengths 16384 --trials 25",
 }
 
 # Runs with AdamW have fewer evaluations, and a results file of their own.
@@ -114,12 +117,12 @@ def results_file(name: str, key: str) -> Path:
     if name.endswith(RATES):
         return ROOT / "results" / "tiny" / "adamw.jsonl"
     experiment = "far" if name.startswith("far") else "tiny"
-    if "local" in key:
-        return ROOT / "results" / experiment / "local.jsonl"
     strength = re.search(r"logn([\d.]+)", key)
-    if strength is None:
-        return ROOT / "results" / experiment / "runs.jsonl"
-    return ROOT / "results" / experiment / f"strength_{strength[1]}.jsonl"
+    if "local" in key:
+        file = f"local_{strength[1] if strength else 0}.jsonl"
+    else:
+        file = f"strength_{strength[1]}.jsonl" if strength else "runs.jsonl"
+    return ROOT / "results" / experiment / file
 
 
 def evaluations(name: str, seed: int) -> dict[str, str]:
