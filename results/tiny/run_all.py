@@ -6,8 +6,8 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
 out/NAME_SEED/*.json. Each of these becomes one line of results/tiny/runs.jsonl, or of results/far/runs.jsonl
-for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, far/local_*.jsonl what
-with windows. What is there already is skipped, a training that was cut off is resumed. The order is
+for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, far/local_*.jsonl
+what with windows. What is there already is skipped, a training that was cut off is resumed. The order is
 that of the list below, so that a queue that is stopped early leaves whole comparisons. The loss curves are
 gathered in losses.json.
 """
