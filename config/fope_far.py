@@ -3,11 +3,8 @@
 #     python train.py config/fope_far.py                             about ten minutes on two cores
 #     python passkey.py out/fope_far --lengths 256 4096 16384 --trials 50
 #
-# Clipping alone (--fope_series=False), evaluated with --logn_scale 1, goes furthest.
-#
 # Four things are added to FoPE, and none of them is training at other lengths:
-# - layers that see only the last N keys, all but the second, so that far ones cannot mislead them
-#   (local_window);
+# - windows (local_window): every other layer sees only the last N keys, so that far ones cannot mislead it;
 # - queries that grow with ln n, n being how many keys they see, against the dilution of softmax (logn_train);
 # - q and k normalised, so that their growth in training does not amplify what a position past N adds
 #   (qk_norm);
