@@ -6,7 +6,7 @@ Perplexity when a token sees only the last N keys: are the far keys what a model
 Where a model does better with the window, what it loses past N comes from keys further back than N; where it
 does worse, it makes use of them. The window in all layers repairs perplexity past N for any encoding, and
 finds no passkey further back than itself: a flat perplexity does not tell that a model reads what lies there.
-In the first layer alone, and in every other layer (as local_window has it), it tells where the loss arises.
+In the first layer alone (as first_window has it) and in every other layer, it tells where the loss arises.
 """
 
 import argparse

@@ -4,12 +4,12 @@
 #     python passkey.py out/fope_far --lengths 256 4096 16384 --trials 50
 #
 # Four things are added to FoPE, and none of them is training at other lengths:
-# - windows (local_window): every other layer sees only the last N keys, so that far ones cannot mislead it;
+# - a first layer that sees only the last N keys, so that far ones cannot mislead it (first_window);
 # - queries that grow with ln n, n being how many keys they see, against the dilution of softmax (logn_train);
 # - q and k normalised, so that their growth in training does not amplify what a position past N adds
 #   (qk_norm);
 # - 4,000 steps instead of 3,000.
-# results/README.md leaves out each of the first three. `--local_window=0` trains the same weights, since no
+# results/README.md leaves out each of the first three. `--first_window=0` trains the same weights, since no
 # text in training is longer than N.
 
 name = "far"
@@ -22,7 +22,7 @@ n_head = 2
 n_embd = 128
 qk_norm = True
 logn_train = True
-local_window = 256
+first_window = 256
 
 optimizer = "muon"
 batch_size = 8

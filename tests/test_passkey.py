@@ -340,7 +340,7 @@ def test_a_failing_run_leaves_the_numbers_before_it(run, trained, corpus, tmp_pa
     assert numbers["checkpoint"] == str(run)
 
 
-def test_logn_scale_and_local_window_reach_the_model(run, monkeypatch, tmp_path):
+def test_logn_scale_and_first_window_reach_the_model(run, monkeypatch, tmp_path):
     strengths = []
     windows = []
     evaluate = passkey.evaluate
@@ -351,14 +351,14 @@ def test_logn_scale_and_local_window_reach_the_model(run, monkeypatch, tmp_path)
         return evaluate(model, *args)
 
     monkeypatch.setattr(passkey, "evaluate", record)
-    changes = ("--logn_scale", 0.5, "--local_window", 9)
+    changes = ("--logn_scale", 0.5, "--first_window", 9)
     options = ("--trials", 10, "--lengths", 120, "--json", tmp_path / "out.json")
     call(monkeypatch, passkey, run, *changes, *options)
     assert strengths == [[0.5]]
     assert windows == [[9]]
     config = read_json(tmp_path / "out.json")["results"][0]["config"]
     assert config["logn_scale"] == 0.5
-    assert config["local_window"] == 9
+    assert config["first_window"] == 9
 
 
 def test_a_length_too_short_is_one_line(run, monkeypatch, capsys):

@@ -6,10 +6,11 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
 out/NAME_SEED/*.json. Each of these becomes one line of results/tiny/runs.jsonl, or of results/far/runs.jsonl
-for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, far/local_*.jsonl
-what with windows. What is there already is skipped, a training that was cut off is resumed. The order is
-that of the list below, so that a queue that is stopped early leaves whole comparisons. The loss curves are
-gathered in losses.json.
+for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, window_*.jsonl what
+with a window in the first layer, too, fresh_*.jsonl the same for seeds that came after the window was
+chosen. What is there already is skipped, a training that was cut off is resumed. The order is that of the
+list below, so that a queue that is stopped early leaves whole comparisons. The loss curves are gathered in
+losses.json.
 """
 
 import argparse
@@ -43,9 +44,9 @@ for name in ("fope", "rope", "alibi"):
             f"{RECIPES[name]} --optimizer=adamw --learning_rate={rate} --min_lr={float(rate) / 10:g}"
         )
 
-# Beyond the paper (config/fope_far.py), and the same with one of its parts left out. Windows of N tokens make
-# no difference to training. Seeds 1 to 5 are evaluated without them.
-FAR = "config/fope_far.py --local_window=0"
+# Beyond the paper (config/fope_far.py), and the same with one of its parts left out. All are evaluated with
+# and without the window of the first layer, which makes no difference to training.
+FAR = "config/fope_far.py --first_window=0"
 RECIPES |= {
     "far": FAR,
     "far_rope": f"{FAR} --pos=rope",
@@ -74,17 +75,18 @@ for strength in ("0.5", "1"):
         f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}",
         f"passkey_logn{strength}_64N": f"passkey.py --logn_scale {strength} --lengths 16384 --trials 25",
     }
-# Seeds that were trained after the windows had been thought of are evaluated with them, at strength 0 and 1.
+# The same weights, with a first layer that sees N keys, which changes nothing up to N tokens.
+WINDOW = "--first_window 256"
+FAR_EVALUATIONS["perplexity_window_logn0"] = f"perplexity.py {WINDOW}"
+LONGEST_EVALUATIONS = {}  # for the two that find keys there
+for strength in ("0", "1"):
+    scaled = f"passkey.py {WINDOW} --logn_scale {strength}"
+    lengths = "--lengths 256 512 1024 2048 4096 --trials 100"
+    FAR_EVALUATIONS[f"passkey_window_logn{strength}"] = f"{scaled} {lengths}"
+    LONGEST_EVALUATIONS[f"passkey_window_logn{strength}_64N"] = f"{scaled} --lengths 16384 --trials 25"
+
+# The window was chosen by seeds 1 to 5. These were trained afterwards, to test it.
 FRESH = (6, 7, 8, 9, 10)
-WINDOW = "--local_window 256"
-FRESH_EVALUATIONS = {
-    "perplexity_local": f"perplexity.py {WINDOW}",
-    "passkey_local": f"passkey.py {WINDOW} --lengths 256 512 1024 2048 4096 --trials 100",
-    "passkey_local_64N": f"passkey.py {WINDOW} --lengths 16384 --trials 25",
-    "perplexity_local_logn1": f"perplexity.py {WINDOW} --logn_scale 1",
-    "passkey_local_logn1": f"passkey.py {WINDOW} --logn_scale 1 --lengths 256 1024 4096 --trials 100",
-    "passkey_local_logn1_64N": f"passkey.py {WINDOW} --logn_scale 1 --lengths 16384 --trials 25",
-}
 
 # Runs with AdamW have fewer evaluations, and a results file of their own.
 ADAMW_EVALUATIONS = {key: EVALUATIONS[key] for key in ("perplexity", "passkey_short")}
@@ -112,24 +114,27 @@ def is_trained(out: Path) -> bool:
     return last["iter"] == json.loads((out / "config.json").read_text())["max_iters"]
 
 
-def results_file(name: str, key: str) -> Path:
+def results_file(name: str, seed: int, key: str) -> Path:
     """In results/far or results/tiny; what was evaluated in another way has a file of its own."""
     if name.endswith(RATES):
         return ROOT / "results" / "tiny" / "adamw.jsonl"
     experiment = "far" if name.startswith("far") else "tiny"
     strength = re.search(r"logn([\d.]+)", key)
-    if "local" in key:
-        file = f"local_{strength[1] if strength else 0}.jsonl"
-    else:
-        file = f"strength_{strength[1]}.jsonl" if strength else "runs.jsonl"
-    return ROOT / "results" / experiment / file
+    if strength is None:
+        return ROOT / "results" / experiment / "runs.jsonl"
+    kind = "strength"
+    if "window" in key:
+        kind = "fresh" if seed in FRESH else "window"
+    return ROOT / "results" / experiment / f"{kind}_{strength[1]}.jsonl"
 
 
 def evaluations(name: str, seed: int) -> dict[str, str]:
     if name.endswith(RATES):
         return ADAMW_EVALUATIONS
     if seed in FRESH:
-        return FRESH_EVALUATIONS
+        return {"passkey_window_logn0": FAR_EVALUATIONS["passkey_window_logn0"]}
+    if name in ("far", "far_cf"):
+        return FAR_EVALUATIONS | LONGEST_EVALUATIONS
     if name.startswith("far"):
         return FAR_EVALUATIONS
     return TINY_EVALUATIONS if name in MAIN else EVALUATIONS
@@ -168,7 +173,7 @@ def work(job: tuple[str, int]) -> None:
 
     missing = []
     for key in evaluations(name, seed):
-        if (run, key) not in read_lines(results_file(name, key)):
+        if (run, key) not in read_lines(results_file(name, seed, key)):
             missing.append(key)
     if missing and not is_trained(out):
         resume = ["--resume"] if (out / "ckpt.pt").exists() else []
@@ -178,7 +183,7 @@ def work(job: tuple[str, int]) -> None:
         found = out / f"{key}.json"
         if not found.exists():
             call([script, f"out/{run}", *arguments, "--json", str(found)])
-        keep(run, key, results_file(name, key), found)
+        keep(run, key, results_file(name, seed, key), found)
     print(f"{run} done", flush=True)
 
 
@@ -219,7 +224,7 @@ def main() -> None:
             there = [
                 key
                 for key in evaluations(name, seed)
-                if (f"{name}_{seed}", key) in read_lines(results_file(name, key))
+                if (f"{name}_{seed}", key) in read_lines(results_file(name, seed, key))
             ]
             print(f"{name}_{seed}: {len(there)} of {len(evaluations(name, seed))} evaluations")
         return
