@@ -289,6 +289,9 @@ def seed_10_reads_in_the_third_layer() -> bool:
     found = {}
     for run in json.loads(read("results/far/heads_fresh.json"))["results"]:
         found[run["config"]["seed"]] = (run["whole"], *run["near_alone"])
+    second = [shares[2] for shares in found.values()]
+    if (min(second), max(second)) != (0.02, 0.18):
+        return False
     whole, first, _, third = found.pop(10)
     others = [abs(shares[3] - shares[0]) for shares in found.values()]
     return (whole, first, third) == (0.84, 0.98, 0.2) and len(others) == 4 and max(others) <= 0.04
