@@ -267,6 +267,18 @@ def test_the_command_writes_a_table_and_what_gradescope_reads(tmp_path):
     assert tests[0] == {"name": "ex01_rope: frequencies", "score": 3, "max_score": 3, "output": ""}
 
 
+def test_an_answer_is_graded_with_one_thread(tmp_path):
+    threads = torch.get_num_threads()
+    source = solution("ex01_rope").read_text(encoding="utf-8")
+    source = source.replace(
+        "    a, b = x", "    if torch.get_num_threads() > 1:\n        raise ValueError\n    a, b = x"
+    )
+    torch.set_num_threads(2)
+    assert hints("ex01_rope", write(tmp_path, "ex01_rope", source)) == []
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+
+
 def test_the_points_of_the_readme_are_those_of_the_graders():
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     together = 0
