@@ -361,7 +361,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """On a busy machine threads wait for one another: that took fifty times the processor time of one thread."""
+    """On a busy machine threads wait for one another: two took fifty times the processor time of one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
