@@ -58,7 +58,7 @@ class GPTConfig:
     qk_norm: bool = False  # q and k to mean 0 and variance 1 in each head, before the position encoding
     logn_scale: float = 0.0  # a: past N, multiplies the n-th query by 1 + a (ln n / ln N - 1); 0: off
     logn_train: bool = False  # multiplies the n-th query, for all n, by ln n / ln N, in training too
-    first_window: int = 0  # the first layer sees only so many keys, a query's last; 0: all
+    local_window: int = 0  # layers 0, 2, 4, ... see only so many keys, a query's last; 0: all keys
 
     def __post_init__(self):
         for field in fields(self):
@@ -69,7 +69,7 @@ class GPTConfig:
         self.check_range("vocab_size n_head n_embd yarn_scale", least=1)
         self.check_range("n_layer", least=1, below=10_000)
         self.check_range("block_size rope_theta", least=2)
-        self.check_range("fope_sigma fope_dim yarn_length logn_scale first_window", least=0)
+        self.check_range("fope_sigma fope_dim yarn_length logn_scale local_window", least=0)
         self.check_range("dropout", least=0, below=1)
         self.check_choice("fope_init", ["xavier", "normal"])
         self.check_choice("pos", POSITIONS)
@@ -336,7 +336,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class CausalSelfAttention(nn.Module):
-    def __init__(self, config: GPTConfig, window: int = 0):
+    def __init__(self, config: GPTConfig, window: int):
         super().__init__()
         self.config = config
         self.window = window  # how many keys a query sees; 0: all
@@ -401,7 +401,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: GPTConfig, window: int = 0):
+    def __init__(self, config: GPTConfig, window: int):
         super().__init__()
         self.norm_1 = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.attn = CausalSelfAttention(config, window)
@@ -421,7 +421,8 @@ class GPT(nn.Module):
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         nn.init.trunc_normal_(self.wte.weight, std=0.02, a=-0.06, b=0.06)
-        windows = [config.first_window] + [0] * (config.n_layer - 1)
+        # Local and global layers take turns, as in Gemma 2 (arXiv 2408.00118).
+        windows = [config.local_window if layer % 2 == 0 else 0 for layer in range(config.n_layer)]
         self.blocks = nn.ModuleList(Block(config, window) for window in windows)
         self.norm = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.lm_head = linear(config.n_embd, config.vocab_size)  # not tied to wte
@@ -517,13 +518,11 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     return torch.autocast(device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")
 
 
-def load_checkpoint(
-    out_dir: str, device: torch.device, logn_scale: float | None = None, first_window: int | None = None
-) -> tuple[GPT, dict]:
+def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None = None) -> tuple[GPT, dict]:
     """The model of a run's directory, ready for evaluation on the device, and its checkpoint, on the CPU.
 
-    logn_scale and first_window, if given, replace the checkpoint's. SystemExit for what cannot be loaded;
-    weights_only runs no code that a file may hold.
+    logn_scale, if given, replaces the checkpoint's. SystemExit for what cannot be loaded; weights_only runs
+    no code that a file may hold.
     """
     path = Path(out_dir) / "ckpt.pt"
     try:
@@ -531,9 +530,7 @@ def load_checkpoint(
         config, meta = checkpoint["config"], checkpoint["meta"]
         if logn_scale is not None:
             config["logn_scale"] = logn_scale
-        config.setdefault("first_window", 0)  # older checkpoints do not name it
-        if first_window is not None:
-            config["first_window"] = first_window
+        config.setdefault("local_window", 0)  # older checkpoints do not name it
         settings = {field.name: config[field.name] for field in fields(GPTConfig)}
         model = GPT(GPTConfig(**settings))
         model.load_state_dict(checkpoint["model"])

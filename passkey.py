@@ -141,7 +141,6 @@ def main():
     parser.add_argument("--trials", type=int, default=1000, help="prompts a length (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the keys")
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
-    parser.add_argument("--first_window", type=int, help="instead of the checkpoint's own")
     parser.add_argument("--json", type=data.output, help="write the numbers to this file")
     parser.add_argument("--plot", type=data.output, help="draw them in this PNG file (needs matplotlib)")
     parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
@@ -160,7 +159,7 @@ def main():
     print_row("passkey, %", lengths)
     results = []
     for run in args.runs:
-        model, checkpoint = load_checkpoint(run, args.device, args.logn_scale, args.first_window)
+        model, checkpoint = load_checkpoint(run, args.device, args.logn_scale)
         encoding = data.get_encoding(checkpoint["meta"]["encoding"])
         right = []
         with autocast(args.device):

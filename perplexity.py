@@ -111,7 +111,6 @@ def main():
     parser.add_argument("--tokens", type=int, default=131_072, help="to score (default: 131072)")
     parser.add_argument("--dataset", help="the corpus to score; default: what the first run was trained on")
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
-    parser.add_argument("--first_window", type=int, help="instead of the checkpoint's own")
     parser.add_argument("--json", type=data.output, help="write the numbers to this file")
     parser.add_argument("--plot", type=data.output, help="draw them in this PNG file (needs matplotlib)")
     parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
@@ -144,7 +143,7 @@ def main():
     results = []
     first_losses = {}  # the first run's, by length
     for run in args.runs:
-        model, checkpoint = load_checkpoint(run, args.device, args.logn_scale, args.first_window)
+        model, checkpoint = load_checkpoint(run, args.device, args.logn_scale)
         if checkpoint["meta"]["encoding"] != meta["encoding"]:
             raise SystemExit(f"error: {run} is not in the encoding of {dataset}, {meta['encoding']}")
         if checkpoint["meta"]["sha256"] != meta["sha256"] and not args.dataset:

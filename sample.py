@@ -45,7 +45,6 @@ def main():
     parser.add_argument("--top_k", type=int, default=50, help="draw among the k most likely; default: 50")
     parser.add_argument("--seed", type=int, default=1337, help="default: 1337")
     parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
-    parser.add_argument("--first_window", type=int, help="instead of the checkpoint's own")
     parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
     args = parser.parse_args()
     if min(args.num_samples, args.max_new_tokens, args.top_k) < 1:
@@ -54,7 +53,7 @@ def main():
         # Of a larger seed torch's generator on the CPU takes the last 32 bits alone.
         parser.error("--seed must be from 0 to 2^32 - 1, --temperature finite and not below 0")
 
-    model, checkpoint = load_checkpoint(args.out_dir, args.device, args.logn_scale, args.first_window)
+    model, checkpoint = load_checkpoint(args.out_dir, args.device, args.logn_scale)
     encoding = data.get_encoding(checkpoint["meta"]["encoding"])
     torch.manual_seed(args.seed)
     for i in range(args.num_samples):

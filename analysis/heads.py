@@ -43,10 +43,10 @@ def without_head(model: GPT, layer: int, head: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def near_alone(model: GPT, layer: int) -> Iterator[None]:
-    """Inside it, this layer sees only its last N keys."""
+    """Inside it, this layer sees only its last N keys, or those that its own window has."""
     attn = model.blocks[layer].attn
     before = attn.window
-    attn.window = model.config.block_size
+    attn.window = before or model.config.block_size
     try:
         yield
     finally:

@@ -6,7 +6,8 @@ Perplexity when a token sees only the last N keys: are the far keys what a model
 Where a model does better with the window, what it loses past N comes from keys further back than N; where it
 does worse, it makes use of them. The window in all layers repairs perplexity past N for any encoding, and
 finds no passkey further back than itself: a flat perplexity does not tell that a model reads what lies there.
-In the first layer alone (as first_window has it) and in every other layer, it tells where the loss arises.
+In the first layer alone and in every other layer, it tells where the loss arises. Layers that were trained
+with a window of their own (local_window) keep that.
 """
 
 import argparse
@@ -56,10 +57,12 @@ def main() -> None:
         text = tokens[perplexity.spread(len(tokens), count, 16 * N)]
         lengths = [N, 2 * N, 4 * N, 8 * N, 16 * N]
         found = {"lengths": lengths}
+        trained = [block.attn.window for block in model.blocks]
         for keys, is_windowed in WINDOWS.items():
             found[keys] = []
             for layer, block in enumerate(model.blocks):
-                block.attn.window = N if is_windowed(layer) else 0
+                narrowed = is_windowed(layer) and trained[layer] == 0
+                block.attn.window = N if narrowed else trained[layer]
             for length in lengths:
                 with autocast(device):
                     loss = perplexity.token_losses(model, text, length).mean()

@@ -4,13 +4,13 @@
 #     python passkey.py out/fope_far --lengths 256 4096 16384 --trials 50
 #
 # Four things are added to FoPE, and none of them is training at other lengths:
-# - a first layer that sees only the last N keys, so that far ones cannot mislead it (first_window);
+# - local layers, every other one, that see only the last 64 keys, so that far ones cannot mislead them, and
+#   the layer between has to find the key (local_window);
 # - queries that grow with ln n, n being how many keys they see, against the dilution of softmax (logn_train);
 # - q and k normalised, so that their growth in training does not amplify what a position past N adds
 #   (qk_norm);
 # - 4,000 steps instead of 3,000.
-# results/README.md leaves out each of the first three. `--first_window=0` trains the same weights, since no
-# text in training is longer than N.
+# results/README.md asks what each of them does.
 
 name = "far"
 dataset = "python"
@@ -22,7 +22,7 @@ n_head = 2
 n_embd = 128
 qk_norm = True
 logn_train = True
-first_window = 256
+local_window = 64
 
 optimizer = "muon"
 batch_size = 8

@@ -23,7 +23,7 @@ import data
 import passkey
 import perplexity
 from analysis import bench, encodings, heads, plots, spectrum, window
-from model import GPT, POSITIONS, GPTConfig, RoPE
+from model import GPT, POSITIONS, GPTConfig, RoPE, load_checkpoint
 from train import TrainConfig
 
 BYTES = data.get_encoding("bytes")
@@ -433,6 +433,26 @@ def test_a_layer_that_sees_only_its_last_keys():
     assert not torch.allclose(near[:, 128:], whole[:, 128:], atol=1e-5)
     found = heads.ablate(model, BYTES, 128, trials=2), heads.ablate(model, BYTES, 160, trials=2)
     assert [len(each["near_alone"]) for each in found] == [0, 2]
+
+
+def test_a_window_that_a_layer_was_trained_with_is_not_widened(run, monkeypatch):
+    """Neither by heads.py, which holds one layer after another to N keys, nor by window.py."""
+    model = tiny(local_window=5)
+    with heads.near_alone(model, layer=0):
+        assert [block.attn.window for block in model.blocks] == [5, 0]
+    with heads.near_alone(model, layer=1):
+        assert [block.attn.window for block in model.blocks] == [5, 128]
+
+    windows = []
+
+    def record(model, *args):
+        windows.append([block.attn.window for block in model.blocks])
+        return torch.ones(1)
+
+    monkeypatch.setattr(window, "load_checkpoint", lambda *args: (model, load_checkpoint(*args)[1]))
+    monkeypatch.setattr(window.perplexity, "token_losses", record)
+    call(monkeypatch, window, run, "--tokens", 2048, "--device=cpu")
+    assert windows[::5] == [[5, 0], [5, 0], [5, 0], [5, 128]]
 
 
 def test_a_window_acts_on_its_layers_past_n(run, monkeypatch, tmp_path):

@@ -166,7 +166,7 @@ SETTINGS = [
     {"logn_scale": 1.0},
     {"logn_train": True},
     {"logn_train": True, "logn_scale": 0.5, "qk_norm": True},
-    {"first_window": 5, "logn_train": True, "logn_scale": 0.5},
+    {"local_window": 5, "logn_train": True, "logn_scale": 0.5},
 ]
 
 
@@ -220,16 +220,13 @@ def test_checkpoint_gives_the_same_model(pos, tmp_path):
     stretched, _ = load_checkpoint(str(tmp_path), CPU, logn_scale=0.5)
     assert asdict(stretched.config) == asdict(model.config) | {"logn_scale": 0.5}
     assert not torch.equal(stretched(tokens(2 * N))[0], loaded(tokens(2 * N))[0])
-    narrow, _ = load_checkpoint(str(tmp_path), CPU, first_window=3)
-    assert asdict(narrow.config) == asdict(model.config) | {"first_window": 3}
-    assert not torch.equal(narrow(tokens(N))[0], loaded(tokens(N))[0])
 
 
-def test_an_older_checkpoint_without_first_window_loads(tmp_path):
+def test_an_older_checkpoint_without_local_window_loads(tmp_path):
     model = tiny("fope")
     save(model, tmp_path)
     checkpoint = torch.load(tmp_path / "ckpt.pt", weights_only=True)
-    del checkpoint["config"]["first_window"]
+    del checkpoint["config"]["local_window"]
     torch.save(checkpoint, tmp_path / "ckpt.pt")
     loaded, _ = load_checkpoint(str(tmp_path), CPU)
     assert loaded.config == model.config
@@ -675,40 +672,36 @@ def test_logn_scale_changes_nothing_within_the_training_length(pos):
     assert torch.equal(logits(tiny(pos), idx), logits(tiny(pos, logn_scale=0.7), idx))
 
 
-def first_block(model: GPT, idx: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return model.blocks[0](model.wte(idx))
-
-
 @each_encoding
-def test_the_first_layer_sees_only_its_window(pos):
-    """A token reaches as many positions as the window has keys; the second layer sees all."""
+def test_every_other_layer_sees_only_its_window(pos):
+    """There a token reaches as many positions as the window has keys; in the layers between, all after it."""
     window = 5
-    model = tiny(pos, first_window=window)
-    idx = tokens(2 * N)
-    other = idx.clone()
-    other[:, 7] = (other[:, 7] + 1) % 32
-    changed = (first_block(model, idx) != first_block(model, other)).any(dim=-1).all(dim=0)
-    assert changed.nonzero().flatten().tolist() == list(range(7, 7 + window))
-    assert not torch.equal(logits(model, idx)[:, -1], logits(model, other)[:, -1])
+    model = tiny(pos, n_layer=4, local_window=window)
+    x = torch.randn(1, 2 * N, model.config.n_embd)
+    other = x.clone()
+    other[:, 7] += 1
+    for block, reach in zip(model.blocks, (window, 2 * N - 7, window, 2 * N - 7)):
+        with torch.no_grad():
+            changed = (block(x) != block(other)).any(dim=-1)[0]
+        assert changed.nonzero().flatten().tolist() == list(range(7, 7 + reach))
 
 
 @each_encoding
 def test_a_window_of_n_changes_nothing_within_the_training_length(pos):
     idx = tokens(N)
-    assert torch.equal(logits(tiny(pos), idx), logits(tiny(pos, first_window=N, logn_train=False), idx))
+    assert torch.equal(logits(tiny(pos), idx), logits(tiny(pos, local_window=N, logn_train=False), idx))
     plain = tiny(pos, logn_train=True)
-    windowed = tiny(pos, logn_train=True, first_window=N)
+    windowed = tiny(pos, logn_train=True, local_window=N)
     assert torch.equal(logits(plain, idx), logits(windowed, idx))
     longer = tokens(2 * N)
     assert not torch.equal(logits(plain, longer), logits(windowed, longer))
 
 
 def test_a_window_bounds_how_many_keys_a_scaled_query_counts(monkeypatch):
-    """In the first layer ln n stops at the window; the others' goes on."""
+    """In a layer with a window ln n stops there."""
     idx = tokens(3 * N)
     q, _ = attended(monkeypatch, tiny("rope"), idx)
-    scaled, _ = attended(monkeypatch, tiny("rope", first_window=5, logn_train=True), idx)
+    scaled, _ = attended(monkeypatch, tiny("rope", local_window=5, logn_train=True), idx)
     n = torch.arange(1, 3 * N + 1).clamp(max=5)
     assert_close(scaled, q * (n.log() / math.log(N))[:, None])
 
@@ -836,8 +829,8 @@ IMPOSSIBLE = [
     ("logn_scale", {"logn_scale": math.nan}),
     ("logn_scale", {"logn_scale": "1"}),
     ("logn_train", {"logn_train": 1.0}),
-    ("first_window", {"first_window": -1}),
-    ("first_window", {"first_window": 1.5}),
+    ("local_window", {"local_window": -1}),
+    ("local_window", {"local_window": 1.5}),
 ]
 
 

@@ -340,25 +340,20 @@ def test_a_failing_run_leaves_the_numbers_before_it(run, trained, corpus, tmp_pa
     assert numbers["checkpoint"] == str(run)
 
 
-def test_logn_scale_and_first_window_reach_the_model(run, monkeypatch, tmp_path):
+def test_logn_scale_reaches_the_model(run, monkeypatch, tmp_path):
     strengths = []
-    windows = []
     evaluate = passkey.evaluate
 
     def record(model, *args):
         strengths.append([block.attn.config.logn_scale for block in model.blocks])
-        windows.append([block.attn.window for block in model.blocks])
         return evaluate(model, *args)
 
     monkeypatch.setattr(passkey, "evaluate", record)
-    changes = ("--logn_scale", 0.5, "--first_window", 9)
     options = ("--trials", 10, "--lengths", 120, "--json", tmp_path / "out.json")
-    call(monkeypatch, passkey, run, *changes, *options)
+    call(monkeypatch, passkey, run, "--logn_scale", 0.5, *options)
     assert strengths == [[0.5]]
-    assert windows == [[9]]
     config = read_json(tmp_path / "out.json")["results"][0]["config"]
     assert config["logn_scale"] == 0.5
-    assert config["first_window"] == 9
 
 
 def test_a_length_too_short_is_one_line(run, monkeypatch, capsys):

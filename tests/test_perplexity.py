@@ -336,17 +336,6 @@ def test_logn_scale_acts_past_the_training_length_only(run, monkeypatch, tmp_pat
     assert [run["config"]["logn_scale"] for run in numbers] == [0, 1]
 
 
-def test_first_window_acts_past_it_only(run, monkeypatch, tmp_path):
-    numbers = []
-    for window in ((), ("--first_window", 16)):
-        call(monkeypatch, perplexity, run, *window, "--lengths", 16, 64, "--json", tmp_path / "out.json")
-        numbers += read_json(tmp_path / "out.json")["results"]
-    plain, windowed = (run["perplexity"] for run in numbers)
-    assert plain[0] == pytest.approx(windowed[0], rel=1e-6)
-    assert plain[1] != pytest.approx(windowed[1], rel=1e-6)
-    assert [run["config"]["first_window"] for run in numbers] == [0, 16]
-
-
 def test_the_picture_shows_the_numbers():
     pytest.importorskip("matplotlib")
     config = {"block_size": 16}

@@ -136,10 +136,9 @@ def test_max_new_tokens(run, monkeypatch, capsys):
 
     monkeypatch.setattr(sample, "stream_text", stream_text)
     options = ("--prompt", "p", "--max_new_tokens", 7, "--temperature", 0.5, "--top_k", 3)
-    samples(capsys, monkeypatch, run, *options, "--logn_scale", 2, "--first_window", 9)
+    samples(capsys, monkeypatch, run, *options, "--logn_scale", 2)
     assert asked == [("p", 7, 0.5, 3)]
     assert configs[0].logn_scale == 2.0
-    assert configs[0].first_window == 9
 
 
 def test_top_k_may_be_more_than_the_vocabulary(run, monkeypatch, capsys):

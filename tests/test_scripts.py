@@ -349,7 +349,6 @@ for script, options in NUMBERS.items():
     for option, values in options.items():
         CASES += [(script, option, str(value)) for value in values]
     CASES += [(script, "--logn_scale", value) for value in ("-1", "nan", "inf", "1e999", "1e300", "much")]
-    CASES += [(script, "--first_window", value) for value in ("-1", "1.5", "1e999", "much")]
     CASES += [(script, "--device", "tpu"), (script, "--colour", "red")]
 
 

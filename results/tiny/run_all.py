@@ -6,11 +6,10 @@ Trains and evaluates every run behind results/tiny, one core each, and takes up 
 
 A run is trained by train.py with its recipe's settings, then perplexity.py and passkey.py write
 out/NAME_SEED/*.json. Each of these becomes one line of results/tiny/runs.jsonl, or of results/far/runs.jsonl
-for those beyond the paper; strength_*.jsonl hold what was evaluated with scaled queries, window_*.jsonl what
-with a window in the first layer, too, fresh_*.jsonl the same for seeds that came after the window was
-chosen. What is there already is skipped, a training that was cut off is resumed. The order is that of the
-list below, so that a queue that is stopped early leaves whole comparisons. The loss curves are gathered in
-losses.json.
+for those beyond the paper, local_0.jsonl if they were trained with local layers; strength_*.jsonl hold what
+was evaluated with scaled queries. What is there already is skipped, a training that was cut off is resumed.
+The order is that of the list below, so that a queue that is stopped early leaves whole comparisons. The loss
+curves are gathered in losses.json.
 """
 
 import argparse
@@ -44,9 +43,9 @@ for name in ("fope", "rope", "alibi"):
             f"{RECIPES[name]} --optimizer=adamw --learning_rate={rate} --min_lr={float(rate) / 10:g}"
         )
 
-# Beyond the paper (config/fope_far.py), and the same with one of its parts left out. All are evaluated with
-# and without the window of the first layer, which makes no difference to training.
-FAR = "config/fope_far.py --first_window=0"
+# Beyond the paper, config/fope_far.py, first with layers that all see all keys, and the same with one of its
+# parts left out.
+FAR = "config/fope_far.py --local_window=0"
 RECIPES |= {
     "far": FAR,
     "far_rope": f"{FAR} --pos=rope",
@@ -57,6 +56,9 @@ RECIPES |= {
     "far_no_norm": f"{FAR} --qk_norm=False",
     "far_adamw": f"{FAR} --optimizer=adamw",
 }
+# The same with local layers, as config/fope_far.py has them.
+for name in ("far", "far_rope", "far_alibi", "far_cf"):
+    RECIPES[name.replace("far", "local")] = RECIPES[name].replace(" --local_window=0", "")
 
 # Evaluations: name: script and arguments. N is 256 bytes.
 SCALED = "--lengths 512 1024 2048 4096 --trials 200"
@@ -75,18 +77,11 @@ for strength in ("0.5", "1"):
         f"passkey_logn{strength}": f"passkey.py --logn_scale {strength} {SCALED}",
         f"passkey_logn{strength}_64N": f"passkey.py --logn_scale {strength} --lengths 16384 --trials 25",
     }
-# The same weights, with a first layer that sees N keys, which changes nothing up to N tokens.
-WINDOW = "--first_window 256"
-FAR_EVALUATIONS["perplexity_window_logn0"] = f"perplexity.py {WINDOW}"
-LONGEST_EVALUATIONS = {}  # for the two that find keys there
-for strength in ("0", "1"):
-    scaled = f"passkey.py {WINDOW} --logn_scale {strength}"
-    lengths = "--lengths 256 512 1024 2048 4096 --trials 100"
-    FAR_EVALUATIONS[f"passkey_window_logn{strength}"] = f"{scaled} {lengths}"
-    LONGEST_EVALUATIONS[f"passkey_window_logn{strength}_64N"] = f"{scaled} --lengths 16384 --trials 25"
-
-# The window was chosen by seeds 1 to 5. These were trained afterwards, to test it.
-FRESH = (6, 7, 8, 9, 10)
+LOCAL_EVALUATIONS = {
+    "perplexity": "perplexity.py",
+    "passkey": "passkey.py --lengths 256 512 1024 2048 4096 --trials 100",
+    "passkey_64N": "passkey.py --lengths 16384 --trials 25",
+}
 
 # Runs with AdamW have fewer evaluations, and a results file of their own.
 ADAMW_EVALUATIONS = {key: EVALUATIONS[key] for key in ("perplexity", "passkey_short")}
@@ -99,7 +94,8 @@ ORDER += [(f"{name}_adamw_0.0012", 2) for name in ("fope", "rope")]
 ORDER += [(f"{name}_adamw_0.0006", seed) for seed in (2, 3) for name in ("fope", "rope", "alibi")]
 ORDER += [(name, seed) for seed in (1, 2, 3, 4, 5) for name in ("far", "far_cf")]
 ORDER += [(name, seed) for seed in (1, 2, 3) for name in RECIPES if name.startswith("far_")]
-ORDER += [("far", seed) for seed in FRESH]
+ORDER += [("local", seed) for seed in (11, 12, 13, 14, 15)]  # none that chose this recipe
+ORDER += [(f"local_{name}", seed) for seed in (11, 12, 13) for name in ("rope", "cf", "alibi")]
 ORDER = list(dict.fromkeys(ORDER))
 
 
@@ -114,27 +110,23 @@ def is_trained(out: Path) -> bool:
     return last["iter"] == json.loads((out / "config.json").read_text())["max_iters"]
 
 
-def results_file(name: str, seed: int, key: str) -> Path:
+def results_file(name: str, key: str) -> Path:
     """In results/far or results/tiny; what was evaluated in another way has a file of its own."""
     if name.endswith(RATES):
         return ROOT / "results" / "tiny" / "adamw.jsonl"
+    if name.startswith("local"):
+        return ROOT / "results" / "far" / "local_0.jsonl"
     experiment = "far" if name.startswith("far") else "tiny"
     strength = re.search(r"logn([\d.]+)", key)
-    if strength is None:
-        return ROOT / "results" / experiment / "runs.jsonl"
-    kind = "strength"
-    if "window" in key:
-        kind = "fresh" if seed in FRESH else "window"
-    return ROOT / "results" / experiment / f"{kind}_{strength[1]}.jsonl"
+    file = f"strength_{strength[1]}.jsonl" if strength else "runs.jsonl"
+    return ROOT / "results" / experiment / file
 
 
-def evaluations(name: str, seed: int) -> dict[str, str]:
+def evaluations(name: str) -> dict[str, str]:
     if name.endswith(RATES):
         return ADAMW_EVALUATIONS
-    if seed in FRESH:
-        return {"passkey_window_logn0": FAR_EVALUATIONS["passkey_window_logn0"]}
-    if name in ("far", "far_cf"):
-        return FAR_EVALUATIONS | LONGEST_EVALUATIONS
+    if name.startswith("local"):
+        return LOCAL_EVALUATIONS
     if name.startswith("far"):
         return FAR_EVALUATIONS
     return TINY_EVALUATIONS if name in MAIN else EVALUATIONS
@@ -172,18 +164,18 @@ def work(job: tuple[str, int]) -> None:
             )
 
     missing = []
-    for key in evaluations(name, seed):
-        if (run, key) not in read_lines(results_file(name, seed, key)):
+    for key in evaluations(name):
+        if (run, key) not in read_lines(results_file(name, key)):
             missing.append(key)
     if missing and not is_trained(out):
         resume = ["--resume"] if (out / "ckpt.pt").exists() else []
         call(["train.py", *RECIPES[name].split(), f"--seed={seed}", f"--out_dir=out/{run}", *resume])
     for key in missing:
-        script, *arguments = evaluations(name, seed)[key].split()
+        script, *arguments = evaluations(name)[key].split()
         found = out / f"{key}.json"
         if not found.exists():
             call([script, f"out/{run}", *arguments, "--json", str(found)])
-        keep(run, key, results_file(name, seed, key), found)
+        keep(run, key, results_file(name, key), found)
     print(f"{run} done", flush=True)
 
 
@@ -223,10 +215,10 @@ def main() -> None:
         for name, seed in ORDER:
             there = [
                 key
-                for key in evaluations(name, seed)
-                if (f"{name}_{seed}", key) in read_lines(results_file(name, seed, key))
+                for key in evaluations(name)
+                if (f"{name}_{seed}", key) in read_lines(results_file(name, key))
             ]
-            print(f"{name}_{seed}: {len(there)} of {len(evaluations(name, seed))} evaluations")
+            print(f"{name}_{seed}: {len(there)} of {len(evaluations(name))} evaluations")
         return
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(attempt, ORDER))
