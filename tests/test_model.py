@@ -68,7 +68,8 @@ class ZeroSlopes(NoPE):
         return self.slopes * (j - i)
 
 
-LEARNED = {"t5": T5, "zero_slopes": ZeroSlopes}
+# Under names that a reader's own encodings hardly have: those are tested beside them.
+LEARNED = {"learned_bias": T5, "learned_slopes": ZeroSlopes}
 each_encoding = pytest.mark.parametrize("pos", [*POSITIONS, *LEARNED])
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 each_device = pytest.mark.parametrize("device", DEVICES)
@@ -303,7 +304,7 @@ def test_compiles_whole_and_not_for_each_length(pos):
 
 
 def test_a_learned_encoding_keeps_its_own_initialisation():
-    model = GPT(GPTConfig(32, N, n_layer=4, n_head=12, n_embd=48, pos="t5"))
+    model = GPT(GPTConfig(32, N, n_layer=4, n_head=12, n_embd=48, pos="learned_bias"))
     biases = torch.stack([block.attn.pos.biases.weight for block in model.blocks])
     assert biases.shape == (4, 32, 12)
     assert abs(biases.std() - 1) < 0.1  # N(0, 1), as nn.Embedding draws: not 0.02, and not cut
@@ -316,7 +317,7 @@ def test_a_bias_of_zero_is_no_bias(length):
     """ZeroSlopes starts as NoPE, to the rounding of another kernel."""
     idx = tokens(length)
     results = []
-    for pos in ("zero_slopes", "nope"):
+    for pos in ("learned_slopes", "nope"):
         torch.manual_seed(0)
         model = GPT(GPTConfig(32, N, 2, 3, 48, pos=pos))
         results.append(logits(model, idx))
@@ -325,7 +326,7 @@ def test_a_bias_of_zero_is_no_bias(length):
 
 def test_buckets_of_t5():
     """As in its released code: max_exact 16 of 32 buckets, max_distance 128."""
-    t5 = T5(GPTConfig(n_head=1, n_embd=16, pos="t5"))
+    t5 = T5(GPTConfig(n_head=1, n_embd=16, pos="learned_bias"))
     t5.biases.weight.data[:, 0] = torch.arange(32)
     for distance, bucket in enumerate(t5.bias(1, 300)[0, 0].flip(0).tolist()):
         expected = distance
@@ -468,7 +469,7 @@ def weights(pos: NoPE, q: torch.Tensor, k: torch.Tensor, start: int) -> torch.Te
     return scores.masked_fill(later, -math.inf).softmax(dim=-1)
 
 
-@pytest.mark.parametrize("pos", ["nope", "alibi", "rope", "rope_a", "fope", "t5"])
+@pytest.mark.parametrize("pos", ["nope", "alibi", "rope", "rope_a", "fope", "learned_bias"])
 def test_weights_depend_on_distance_alone(pos):
     """But for FoPE's: the product of two Fourier series has terms that do not."""
     q, k = torch.randn(2, 8, 20, 64)
@@ -846,7 +847,7 @@ def test_possible_configurations():
     """At the edges of what is allowed; an int does for a float, and NoPE and ALiBi take an odd head_dim."""
     assert tiny(yarn_scale=2, fope_sigma=0, logn_scale=1, dropout=0).config.yarn_scale == 2
     assert len(encoding("fope", head_dim=2, block_size=2).frequencies) == 0
-    for pos in ("nope", "alibi", "t5"):
+    for pos in ("nope", "alibi", "learned_bias"):
         assert tiny(pos, n_embd=45)(tokens(N))[0].isfinite().all()
     with pytest.raises(
         ValueError, match=", ".join(POSITIONS)
