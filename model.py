@@ -56,9 +56,9 @@ class GPTConfig:
     yarn_scale: float = 1.0  # YaRN: for a context this many times longer; divides low frequencies; 1: off
     yarn_length: int = 0  # the context length before YaRN; 0: block_size
     qk_norm: bool = False  # q and k to mean 0 and variance 1 in each head, before the position encoding
-    logn_scale: float = 0.0  # a: past N, multiplies the n-th query by 1 + a (ln n / ln N - 1); 0: off
-    logn_train: bool = False  # multiplies the n-th query, for all n, by ln n / ln N, in training too
-    local_window: int = 0  # layers 0, 2, 4, ... see only so many keys, a query's last; 0: all keys
+    logn_scale: float = 0.0  # a: multiplies a query that sees n > N keys by 1 + a (ln n / ln N - 1); 0: off
+    logn_train: bool = False  # multiplies a query that sees n keys by ln n / ln N, in training too
+    local_window: int = 0  # in layers 0, 2, 4, ... a query sees only so many keys, up to its own; 0: all keys
 
     def __post_init__(self):
         for field in fields(self):
@@ -125,14 +125,14 @@ class ALiBi(NoPE):
     -m (i - j) is the dot product [m, i] · [j, -m]. So with [m, i] written in front of q and [j, -m] in front
     of k, the product q · k that attention computes anyway holds the bias, and no matrix of biases is needed.
     bfloat16 has 8 significant bits, so each number is written as a sum of two: i = high + low, where high is
-    a multiple of 256 (exact up to 65,535), and m = coarse + rest (16 bits together). Multiplied out, m j and
-    m i are four products each, so there are eight features:
+    a multiple of 256 (both are exact up to i = 65,535), and m = coarse + rest, which together have 16 bits.
+    So m j is (coarse + rest) (high_j + low_j), four products, and m i is four more: eight features.
 
         q: [coarse, coarse, rest, rest, high_i, low_i, high_i, low_i]
         k: [high_j, low_j, high_j, low_j, -coarse, -coarse, -rest, -rest]
 
-    Attention's output differs from the formula in float64: in half precision by no more than rounding, in
-    float32 by 1e-4 at 4,096 keys and 2e-3 at 65,536. From there on float16 overflows.
+    How far attention's output is from that of the formula, computed in float64: in half precision no further
+    than rounding, in float32 1e-4 at 4,096 keys and 2e-3 at 65,536. From there on float16 overflows.
     """
 
     def __init__(self, config: GPTConfig):
@@ -158,7 +158,7 @@ class ALiBi(NoPE):
         numbers = torch.stack((high, low, high, low), dim=-1)  # (T, 4)
         numbers = numbers.expand(B, H, T, 4).type_as(q)
         slopes = self.slopes.expand(B, H, T, 4).type_as(q)
-        # In front: kernels sum in this order, and so these large terms cancel before the small ones come.
+        # In front, since kernels sum in this order: these large terms cancel before small ones are added.
         q = torch.cat((slopes, numbers, q), dim=-1)
         k = torch.cat((numbers, -slopes, k), dim=-1)
         return q, k
@@ -170,7 +170,7 @@ class RoPE(NoPE):
     def __init__(self, config: GPTConfig, dim: int = 0):
         super().__init__(config)
         require(config.head_dim % 2 == 0, f"head_dim, n_embd / n_head, must be even, not {config.head_dim}")
-        self.dim = dim or config.head_dim  # M, or FoPE's D, in θ^(-2m/M)
+        self.dim = dim or config.head_dim  # M in θ^(-2m/M); FoPE gives its D
         frequencies = self.make_frequencies()  # which subclasses override
         if config.yarn_scale > 1:
             frequencies = yarn(frequencies, self.dim, config)
@@ -230,8 +230,8 @@ class FoPE(RoPE):
         super().__init__(config, config.fope_dim)
         require(self.dim % config.head_dim == 0, f"fope_dim {self.dim} must be a multiple of head_dim")
         stride = self.dim // config.head_dim
-        # A row for each frequency ω of the bank from the floor up (the sum has no others), a column for each
-        # pair m that turns; the 1 of Eq. 11 stands where ω is the pair's own ω_m. With four frequencies:
+        # Rows are the bank's frequencies ω from the floor up, which are all that the sum has; columns are the
+        # pairs m that turn. The 1 of Eq. 11 stands where ω is the pair's own ω_m. With four frequencies:
         #     D = M            D = 2M, where only every second ω is an ω_m
         #     1 0 0 0          1 0
         #     0 1 0 0          0 0
@@ -257,9 +257,9 @@ class FoPE(RoPE):
         return frequencies
 
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ a_ω cos ωn and Σ b_ω sin ωn at positions n (T,): float32, each (H, T, head_dim / 2).
+        """Σ a_ω cos ωn and Σ a_ω sin ωn at positions n (T,): float32, each (H, T, head_dim / 2).
 
-        The a_ω are a column of cos_coef, the b_ω one of sin_coef.
+        The a_ω of the cosines are a column of cos_coef, those of the sines one of sin_coef.
         """
         cos, sin = super().table(positions)  # (T, frequencies)
         with torch.autocast(positions.device.type, enabled=False):  # keeps these products in float32
@@ -279,7 +279,7 @@ def yarn(frequencies: Tensor, dim: int, config: GPTConfig) -> Tensor:
 
     Those with over 32 turns in the original length stay, those with under 1 are divided by yarn_scale, and
     between them lies a ramp over the index m, as in YaRN's code. dim is M, or FoPE's D, in θ^(-2m/dim). FoPE
-    clips first: what this lowers under the floor stays.
+    clips before, so what this lowers under the floor is kept.
     """
     length = config.yarn_length or config.block_size
 
@@ -306,9 +306,9 @@ def attention(q, k, v, bias=None, dropout=0.0, window=0):
     """
     q_len, k_len = q.size(-2), k.size(-2)
     head_dim = v.size(-1)
-    # A single query sees all keys and needs no mask. Several without a cache need PyTorch's is_causal. After
-    # a cache, is_causal would align the first query with the first key: there, with a bias and where a window
-    # hides keys, the mask is a matrix.
+    # A single query sees all keys and needs no mask; several without a cache need PyTorch's is_causal. But
+    # the mask is a matrix if there is a bias, if a window hides keys, and for several queries after a cache,
+    # of which is_causal would align the first with the first key.
     mask = None
     is_causal = False
     hides = 0 < window < k_len
@@ -317,7 +317,7 @@ def attention(q, k, v, bias=None, dropout=0.0, window=0):
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(own_key)
         if hides:
             mask = mask.triu(own_key - window + 1)
-    elif q_len > 1:  # not is_causal = q_len > 1, which torch.compile may make a symbol, no bool
+    elif q_len > 1:  # a branch, since torch.compile may make of `q_len > 1` a symbol, which is no bool
         is_causal = True
     if bias is not None:
         mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # 4-D: fast on CPUs

@@ -33,13 +33,13 @@ MIDDLE = ". Remember it."  # and behind this
 END = " is the pass key."
 QUESTION = " What is the pass key? The pass key is"
 KEYS = range(10_000, 100_000)
-BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass: what a CPU's cache holds
+BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass; what a CPU's cache holds
 
 
 def shortest(encoding: tiktoken.Encoding) -> int:
     """A length, in tokens, that holds prompt and answer of every key; there is no filler then."""
     parts = [encoding.encode_ordinary(part) for part in (TASK, START, MIDDLE, END, QUESTION)]
-    return sum(len(part) for part in parts) + 3 * len(" 12345")  # no token is shorter than a byte
+    return sum(len(part) for part in parts) + 3 * len(" 12345")  # a key is no more tokens than bytes
 
 
 def make_prompt(encoding, length: int, depth: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
@@ -81,7 +81,7 @@ def evaluate(
     """
     device = next(model.parameters()).device
     batch_size = max(1, BATCH_TOKENS // length)
-    rng = np.random.default_rng([seed, 0, 0, length])  # four numbers, never the trainer's three
+    rng = np.random.default_rng([seed, 0, 0, length])  # four numbers, never the two or three of train.py
     depths = np.linspace(0, 1, trials)
     starts = range(0, trials, batch_size)
     right = []
@@ -90,7 +90,7 @@ def evaluate(
         ids = torch.tensor([prompt + key for prompt, key in pairs], device=device)  # (batch_size, length)
         # Keys differ in their number of tokens, but every row ends with its key.
         longest = max(len(key) for _, key in pairs)
-        hidden = model.hidden(ids[:, :-1])[:, -longest:]  # what predicts the last `longest` tokens
+        hidden = model.hidden(ids[:, :-1])[:, -longest:]  # (batch_size, longest, n_embd)
         hits = model.lm_head(hidden).argmax(dim=-1) == ids[:, -longest:]
         for row, (_, key) in zip(hits.cpu(), pairs):
             right.append(bool(row[-len(key) :].all()))

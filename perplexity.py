@@ -5,9 +5,9 @@ Perplexity by context length: how well a model predicts text in chunks shorter a
     python perplexity.py out/* --lengths 128 256 512 --json perplexity.json --plot perplexity.png
 
 Stretches of text, spread evenly over the whole validation split, are cut into chunks of T tokens that do
-not overlap, and every token is predicted from those before it in its chunk. All lengths and all runs score
-the same tokens, so columns differ only in how much context there is, and rows only in the model. train.py
-measures its validation loss with `spread` and `token_losses`, too.
+not overlap, and every token is predicted from those before it in its chunk. In one call all lengths and all
+runs score the same tokens, so columns differ only in how much context there is, and rows only in the model.
+(Other lengths may score others.) train.py measures its validation loss with `spread` and `token_losses`, too.
 
 ± is one standard error, where a whole document counts as one draw. Under each further run stands its loss
 minus the first run's: on the same text most of that error cancels, so this is the line that compares.
@@ -27,12 +27,12 @@ from tqdm import tqdm
 import data
 from model import GPT, autocast, load_checkpoint, pick_device
 
-BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass: what a CPU's cache holds
+BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass; what a CPU's cache holds
 MAX_LOGITS = 2**25  # held at a time, 128 MiB in float32; those of one long chunk would take gigabytes
 
 
 def spread(total: int, count: int, stretch: int) -> np.ndarray:
-    """Positions of stretches, evenly over `total` tokens: (count, stretch + 1), the last a target only."""
+    """Positions of stretches, evenly over `total` tokens: (count, stretch + 1); the last is only a target."""
     starts = np.linspace(0, total - stretch - 1, count).astype(np.int64)
     return starts[:, None] + np.arange(stretch + 1)
 
@@ -135,7 +135,7 @@ def main():
         )
     positions = spread(len(tokens), count, stretch)
     text = tokens[positions]
-    # A token's document: how many have ended before it.
+    # The number of a token's document is how many have ended before it.
     ends = np.flatnonzero(tokens == data.get_encoding(meta["encoding"]).eot_token)
     documents = torch.from_numpy(np.searchsorted(ends, positions[:, 1:].flatten()))
 

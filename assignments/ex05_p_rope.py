@@ -14,7 +14,7 @@ Fill in make_frequencies and p_of_fope.
 See. (a) When are p-RoPE and FoPE without its series the same, and what differs? For head_dim 64 and θ =
 10,000, at which training lengths is p = 0.75 FoPE's clip? What does each do at a smaller N, and at a larger
 one? (b) With the class in model.py, as "p_rope" in POSITIONS, compare the two trained (two trainings, see
-README.md for their time):
+assignments/README.md for their time):
 
     python train.py --pos=p_rope
     python train.py --fope_series=False --name=clip

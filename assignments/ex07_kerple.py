@@ -19,7 +19,7 @@ as 0.01 or as large as 10. `bias` is called again and again, with other lengths 
 
 See. (a) Would ALiBi's trick of features in q and k in place of a bias have worked for this formula? (b) The
 class moves in: into model.py, and "kerple": KERPLE into POSITIONS. pytest then tests it, and training takes
-a command (see README.md for its time). Compare it with other encodings; look at
+a command (assignments/README.md says how long). Compare it with other encodings; look at
 model.blocks[i].attn.pos.rates(): do heads and layers agree on them?
 
     python train.py --pos=kerple

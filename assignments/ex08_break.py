@@ -15,7 +15,7 @@ Fill in the three functions. Each changes a trained model in place, and nothing 
 weights stay, and so do model.config and what a layer has of it. A layer's encoding is
 model.blocks[i].attn.pos; you may change it, or put another in its place. No model here has YaRN.
 
-See. Sketch the curves that you expect, then look; README.md says how long the training takes. (a) For each
+See. Sketch the curves that you expect, then look (a training's time: assignments/README.md). (a) For each
 mistake: does it show at N, beyond N only, or not at all, and what kind of test would find it then? (b) Which
 one changes scores whatever the positions, and what would it do to a model trained with it? (c) Which lines
 of this repository prevent each? (d) Repeat the experiment with a run whose σ is a true standard deviation,

@@ -21,8 +21,8 @@ may be equal, `high - low`, by which the ramp divides, is at least 0.001. These 
 turns would say otherwise: at N = 4 even the fastest frequency makes less than a turn, `high` is below `low`,
 and 0.001 stands for their difference all the same.
 
-See. Sketch three curves, RoPE, interpolation and YaRN, from N to 8N, before you look; README.md says how
-long the training takes. (a) Where do the curves cross? Why does interpolation with s = 4 change anything at
+See. Sketch three curves, RoPE, interpolation and YaRN, from N to 8N, before you look; assignments/README.md
+has a training's time. (a) Where do the curves cross? Why does interpolation with s = 4 change anything at
 N, where nothing had to be interpolated? What happens beyond 4N? (b) YaRN divides frequencies with less than
 one turn, FoPE sets them to zero. What does each assume about what the model has learned from them? (c) To
 fine-tune, go on from the same weights at four times the length, 1024 if N is 256; YaRN has to be told the
