@@ -461,6 +461,7 @@ def draw_lines(methods: list[Method]):
         axes.grid(alpha=0.3)
         if measure == "perplexity":
             axes.set(ylabel="perplexity (log)", yscale="log")
+            axes.set_ylim(at_least_an_octave(*axes.get_ylim()))
             ticks = perplexity_ticks(axes.get_ylim())
             axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
@@ -469,6 +470,13 @@ def draw_lines(methods: list[Method]):
     style = {"ncols": min(len(handles), 4), "frameon": False, "handlelength": 3}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", **style)
     return figure
+
+
+def at_least_an_octave(low: float, high: float) -> tuple[float, float]:
+    """These limits, or wider ones about the same middle: nearly flat lines should look flat."""
+    middle = math.sqrt(low * high)
+    half = math.sqrt(max(high / low, 2))
+    return middle / half, middle * half
 
 
 def perplexity_ticks(limits: tuple[float, float]) -> list[float]:

@@ -384,6 +384,13 @@ def test_the_picture_is_drawn(monkeypatch, tmp_path):
     assert (tmp_path / "encodings.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_flat_lines_look_flat():
+    assert plots.at_least_an_octave(2, 8) == pytest.approx((2, 8))
+    low, high = plots.at_least_an_octave(3.9, 4.1)
+    assert high / low == pytest.approx(2) and low * high == pytest.approx(3.9 * 4.1)
+    assert len(plots.perplexity_ticks((low, high))) >= 3
+
+
 # ---------------------------------------------------------------------------------------------------------
 # heads.py, window.py
 

@@ -298,12 +298,18 @@ def seed_10_reads_in_the_third_layer() -> bool:
 
 
 def local_layers() -> bool:
-    at_16n = far("local_0", "passkey", 4096, "FoPE")
+    near = [far("local_0", "passkey", length, "FoPE") for length in (256, 512, 1024, 2048, 4096)]
     at_64n = far("local_0", "passkey", 16384, "FoPE")
-    near = far("local_0", "perplexity", 256, "FoPE")
-    far_out = far("local_0", "perplexity", 4096, "FoPE")
-    rises = [round(b / a, 2) for a, b in zip(near, far_out)]
-    return at_16n == [1, 1] and at_64n == [1, 0.96] and rises == [1.01, 1.05]
+    at_n = far("local_0", "perplexity", 256, "FoPE")
+    at_16n = far("local_0", "perplexity", 4096, "FoPE")
+    rises = [round(b / a, 2) for a, b in zip(at_n, at_16n)]
+    return near == 5 * [3 * [1]] and at_64n == [1, 0.96, 1] and rises == [1.01, 1.05, 1.06]
+
+
+def local_layers_with_rope() -> bool:
+    lengths = (256, 512, 1024, 2048, 4096, 16384)
+    found = [far("local_0", "passkey", length, "RoPE") for length in lengths]
+    return found == [[1], [0.49], [0.21], [0.09], [0.04], [0]]
 
 
 def needed() -> bool:
@@ -386,7 +392,7 @@ def test_the_table_of_heads():
 CLAIMS = [
     (
         "README.md",
-        "FoPE finds 46 to 96 % at 4N (five seeds; as it is, 0 to 18), RoPE 12 and 16 % (two seeds",
+        "finds 46 to 96 % at 4N (five seeds, 50 keys each; as it is, 0 to 18), RoPE 12 and 16 % (two seeds",
         the_first_layer_of_the_tiny_recipe,
     ),
     (
@@ -426,9 +432,16 @@ CLAIMS = [
     ("README.md", "only in the last 750 tokens or so", alibi_reaches_about_750),
     ("README.md", "ALiBi's perplexity is flat.", alibi_is_flat),
     ("README.md", "ALiBi retrieves best.", alibi_retrieves_best),
-    ("README.md", "five fresh seeds find 99, 81, 97, 92, 71 %", fresh_seeds_with_a_window),
-    ("README.md", "Two seeds of FoPE find every key at 16N, 100 and 96 % at 64N", local_layers),
-    ("README.md", "1.01 and 1.05 times that at N", local_layers),
+    ("README.md", "FoPE's three seeds find every key at 16N", local_layers),
+    ("README.md", "perplexity at 16N is 1.01 to 1.06 times that at N", local_layers),
+    ("README.md", "RoPE (one seed) finds 21 % at 4N, 0 at 64N", local_layers_with_rope),
+    ("results/README.md", "every key at N to 16N, and 100, 96 and 100 % at 64N", local_layers),
+    ("results/README.md", "1.01, 1.05 and 1.06 times that at N", local_layers),
+    (
+        "results/README.md",
+        "every key at N, 49, 21, 9 and 4 % at 2N to 16N, and none of 25 at 64N",
+        local_layers_with_rope,
+    ),
     ("results/README.md", "At 16N they find 99, 81, 97, 92 and 71 %", fresh_seeds_with_a_window),
     (
         "results/README.md",
