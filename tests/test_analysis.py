@@ -22,7 +22,7 @@ from torch.nn import functional as F
 import data
 import passkey
 import perplexity
-from analysis import bench, encodings, heads, plots, spectrum, window
+from analysis import bench, clip, encodings, heads, plots, spectrum, window
 from model import GPT, POSITIONS, GPTConfig, RoPE, load_checkpoint
 from train import TrainConfig
 
@@ -479,6 +479,59 @@ def test_another_corpus_under_the_same_name_is_refused(script, run, monkeypatch)
     path.write_text(path.read_text().replace('"sha256": "0"', '"sha256": "1"'))
     with pytest.raises(SystemExit, match="another corpus"):
         call(monkeypatch, script, run, "--device=cpu")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# clip.py
+
+
+def test_frequencies_under_the_floor_are_zero_and_come_back():
+    model = tiny(pos="rope")
+    before = model.blocks[1].attn.pos.frequencies.clone()
+    floor = before[3].item()
+    with clip.clipped(model, floor):
+        for block in model.blocks:
+            frequencies = block.attn.pos.frequencies
+            assert torch.equal(frequencies[:4], before[:4])
+            assert not frequencies[4:].any()
+    assert torch.equal(model.blocks[1].attn.pos.frequencies, before)
+
+
+def test_rope_without_its_frequencies_is_nope():
+    idx = torch.randint(256, (1, 200))
+    torch.manual_seed(0)
+    rope = tiny(pos="rope")
+    torch.manual_seed(0)
+    nope = tiny(pos="nope")
+    assert not torch.allclose(rope.hidden(idx), nope.hidden(idx), atol=1e-4)
+    with clip.clipped(rope, math.inf):
+        assert torch.allclose(rope.hidden(idx), nope.hidden(idx), atol=1e-5)
+
+
+def test_every_floor_is_measured_and_the_first_is_the_model(run, monkeypatch, tmp_path):
+    """With a passkey accuracy that tells how many frequencies of the last layer are left."""
+
+    def count(model, *args):
+        return [model.blocks[1].attn.pos.frequencies.count_nonzero().item() / 8]
+
+    checkpoint = load_checkpoint(run, CPU)[1]
+    monkeypatch.setattr(clip, "load_checkpoint", lambda *args: (tiny(pos="rope"), checkpoint))
+    monkeypatch.setattr(clip.passkey, "evaluate", count)
+    monkeypatch.setattr(clip.perplexity, "token_losses", lambda *args: torch.zeros(1))
+    call(monkeypatch, clip, run, "--json", tmp_path / "clip.json", "--device=cpu")
+    found = json.loads((tmp_path / "clip.json").read_text())["results"]
+    assert [each["floor"] for each in found] == list(clip.FLOORS)
+    omega = RoPE(GPTConfig(**SHAPE, pos="rope")).frequencies
+    for each in found:
+        left = (omega >= each["floor"] * 2 * math.pi / 128).sum().item()
+        assert each["accuracy"] == 3 * [left / 8] and each["perplexity"] == 3 * [1.0]
+        assert each["lengths"] == [128, 256, 512]
+    assert len({tuple(each["accuracy"]) for each in found}) > 2
+
+
+def test_clip_is_for_rope(run, monkeypatch):
+    with pytest.raises(SystemExit, match="not trained with --pos=rope"):
+        call(monkeypatch, clip, run, "--device=cpu")
 
 
 # ---------------------------------------------------------------------------------------------------------
