@@ -57,8 +57,9 @@ RECIPES |= {
     "far_adamw": f"{FAR} --optimizer=adamw",
 }
 # The same with local layers, as config/fope_far.py has them.
-for name in ("far", "far_rope", "far_alibi", "far_cf"):
-    RECIPES[name.replace("far", "local")] = RECIPES[name].replace(" --local_window=0", "")
+LOCAL = [name.replace("far", "local") for name in RECIPES if name.startswith("far")]
+for name in LOCAL:
+    RECIPES[name] = RECIPES[name.replace("local", "far")].replace(" --local_window=0", "")
 
 # Evaluations: name: script and arguments. N is 256 bytes.
 SCALED = "--lengths 512 1024 2048 4096 --trials 200"
@@ -95,7 +96,7 @@ ORDER += [(f"{name}_adamw_0.0006", seed) for seed in (2, 3) for name in ("fope",
 ORDER += [(name, seed) for seed in (1, 2, 3, 4, 5) for name in ("far", "far_cf")]
 ORDER += [(name, seed) for seed in (1, 2, 3) for name in RECIPES if name.startswith("far_")]
 ORDER += [("local", seed) for seed in (11, 12, 13, 14, 15)]  # none that chose this recipe
-ORDER += [(f"local_{name}", seed) for seed in (11, 12, 13) for name in ("rope", "cf", "alibi")]
+ORDER += [(name, seed) for seed in (11, 12, 13) for name in LOCAL]
 ORDER = list(dict.fromkeys(ORDER))
 
 
