@@ -1,6 +1,6 @@
 # Beyond the paper: the tiny model, made to find its keys 16 and 64 times as far as it was trained.
 #
-#     python train.py config/fope_far.py    about ten minutes on two cores; half an hour on one without bfloat16
+#     python train.py config/fope_far.py  about ten minutes on two cores; half an hour on one without bfloat16
 #     python passkey.py out/fope_far --lengths 256 4096 16384 --trials 50
 #
 # It differs from config/fope_tiny.py in four things, and none of them is training at other lengths:
