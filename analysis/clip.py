@@ -7,7 +7,7 @@ floor are set to zero.
 
 A floor is given in multiples of 2π/N, FoPE's, where a frequency makes one turn in the training length; 0
 leaves the model as it is. Nothing is trained again. Where a floor leaves the numbers at N alone and mends
-those past N, the frequencies under it did no good in training, and harm beyond.
+those past N, the frequencies under it did no good at N, and harm beyond.
 """
 
 import argparse
@@ -53,8 +53,8 @@ def main() -> None:
     parser.add_argument("--json", type=data.output, help="write the numbers to this file")
     parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the first that is there")
     args = parser.parse_args()
-    if args.trials < 1 or args.tokens < 1:
-        parser.error("--trials and --tokens must be above 0")
+    if min(args.trials, args.tokens, *(args.lengths or [])) < 1:
+        parser.error("--trials, --tokens and --lengths must be above 0")
 
     device = pick_device(args.device)
     results = []

@@ -529,6 +529,13 @@ def test_every_floor_is_measured_and_the_first_is_the_model(run, monkeypatch, tm
     assert len({tuple(each["accuracy"]) for each in found}) > 2
 
 
+@pytest.mark.parametrize("option", ["--lengths", "--tokens", "--trials"])
+def test_clip_of_nothing_is_one_line(option, run, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        call(monkeypatch, clip, run, option, 0)
+    assert "must be above 0" in capsys.readouterr().err
+
+
 def test_clip_is_for_rope(run, monkeypatch):
     with pytest.raises(SystemExit, match="not trained with --pos=rope"):
         call(monkeypatch, clip, run, "--device=cpu")
