@@ -1,6 +1,6 @@
 # Beyond the paper: the tiny model, made to find its keys 16 and 64 times as far as it was trained.
 #
-#     python train.py config/fope_far.py  about ten minutes on two cores; half an hour on one without bfloat16
+#     python train.py config/fope_far.py  ten minutes on one core with bfloat16, half an hour without
 #     python passkey.py out/fope_far --lengths 256 4096 16384 --trials 50
 #
 # It differs from config/fope_tiny.py in four things, and none of them is training at other lengths:
@@ -8,8 +8,7 @@
 #   the layer between has to find the key (local_window);
 # - queries that grow with ln n, n being how many keys they see, in local layers 64 at most, against the
 #   dilution of softmax (logn_train);
-# - q and k normalised, so that their growth in training does not amplify what a position past N adds
-#   (qk_norm);
+# - q and k normalised (qk_norm), which may not be needed;
 # - 4,000 steps instead of 3,000.
 # results/README.md says what it finds.
 

@@ -12,7 +12,7 @@ n_layer = 3
 n_head = 2  # of 64 dimensions, as the paper's: in smaller heads few frequencies lie above FoPE's floor
 n_embd = 128
 
-# Many small steps, and Muon: with AdamW the passkey is learnt late, and by some seeds not at all.
+# Many small steps, and Muon: with AdamW at this rate FoPE and RoPE mostly do not learn it.
 optimizer = "muon"
 batch_size = 8
 max_iters = 3000
