@@ -1,7 +1,8 @@
 # Beyond the paper: the tiny model, made to find its keys 16 and 64 times as far as it was trained.
 #
 #     python train.py config/fope_far.py  ten minutes on one core with bfloat16, half an hour without
-#     python passkey.py out/fope_far --lengths 256 4096 16384 --trials 50
+#     python train.py config/fope_far.py --fope_series=False --name=far_cf  its clipping alone
+#     python passkey.py out/fope_far out/fope_far_cf --lengths 256 4096 16384 --trials 50
 #
 # It differs from config/fope_tiny.py in four things, and none of them is training at other lengths:
 # - local layers, every other one, that see only the last 64 keys, so that far ones cannot mislead them, and

@@ -312,7 +312,7 @@ def local_layers_with_cf() -> bool:
     near = far("local_0", "perplexity", 256, "clipping alone (CF)")
     far_out = far("local_0", "perplexity", 4096, "clipping alone (CF)")
     rises = [round(b / a, 2) for a, b in zip(near, far_out)]
-    return keys == [[1, 1, 1], [1, 1, 1]] and (min(rises), max(rises)) == (1.02, 1.10)
+    return keys == [5 * [1], 5 * [1]] and (min(rises), max(rises)) == (1.00, 1.10)
 
 
 def local_perplexity() -> bool:
@@ -482,9 +482,9 @@ CLAIMS = [
     ("README.md", "only in the last 750 tokens or so", alibi_reaches_about_750),
     ("README.md", "ALiBi's perplexity is flat.", alibi_is_flat),
     ("README.md", "ALiBi retrieves best.", alibi_retrieves_best),
-    ("README.md", "RoPE's is lowest, and all rise by at most 10 % to 16N", local_perplexity),
-    ("README.md", "(five seeds), CF all (three)", local_layers_with_cf),
-    ("README.md", "RoPE 4.3 % and 2.7 (three)", local_layers_with_rope),
+    ("README.md", "RoPE's is lowest in each seed, and all rise by at most 10 % to 16N", local_perplexity),
+    ("README.md", "CF finds every key at 16N and 64N in each of five seeds", local_layers_with_cf),
+    ("README.md", "RoPE 4.3 and 2.7 (three)", local_layers_with_rope),
     (
         "results/README.md",
         "100, 100, 100, 100 and 94 % at 16N, and 100, 96, 100, 92 and 96 % at 64N",
@@ -492,7 +492,11 @@ CLAIMS = [
     ),
     ("README.md", "but 63 to 93 % at 16N with its frequencies under half a turn", clipped_rope),
     ("results/README.md", "1.01 to 1.06 times that at N", local_layers),
-    ("results/README.md", "finds every key at 16N and at 64N in each of its seeds", local_layers_with_cf),
+    (
+        "results/README.md",
+        "in each of five seeds, 11 to 15, it finds every key at 16N and at 64N",
+        local_layers_with_cf,
+    ),
     (
         "results/README.md",
         "RoPE's is the lowest at every length in three of three seeds, by 0.03 nats at N and 0.02 at 16N",
