@@ -51,7 +51,7 @@ COMMANDS = commands()
 def test_the_two_commands_of_the_quick_start_are_one_line_each():
     venv = "python3 -m venv .venv && .venv/bin/pip install -q -r"
     assert f"{venv} requirements.txt && .venv/bin/python train.py" in COMMANDS
-    assert f"{venv} requirements-dev.txt && .venv/bin/pytest" in COMMANDS
+    assert f"{venv} requirements-dev.txt && .venv/bin/pytest -n 2" in COMMANDS
 
 
 def test_the_readme_is_short():
