@@ -10,7 +10,7 @@ Before you start. Exercise 2; logarithms; pencil and paper.
 Fill in the three functions. A head has head_dim / 2 pairs of dimensions. Pair m = 0, 1, ..., made of the
 dimensions m and m + head_dim / 2, turns by ω_m = θ^(-2m / head_dim) a position (Eq. 2). If ω_m < 2π / N it
 completes no turn in N positions: it is undertrained. How many are there? Solve for m. Any N from 1 on and any
-θ above 1 may come, large ones, too, at which float32 is off by a pair, or by many a position.
+θ above 1 may come, large ones, too: float32 is too coarse for these, Python's own floats are not.
 
 See. (a) How many more pairs does doubling N train? (b) Appendix A.1 gives the undertrained dimensions of
 Llama-2 (θ = 10,000, head_dim 128, N = 4096) as [45, 64] and [109, 128]. Where does your formula agree and

@@ -15,7 +15,8 @@ Fill in the three methods. `encode` stays NoPE's: q and k hold no positions. Not
 far above block_size. Think about three things: which positions the queries have when a cache holds the
 earlier keys; where the tensors that you make live; and how a number stays positive, and goes on learning,
 while an optimizer does with its parameter what it likes, from -30 to 30. A rate may have to become as small
-as 0.01 or as large as 10. `bias` is called again and again, with other lengths and other rates.
+as 0.01 or as large as 10; let it start near 1, or below. `bias` is called again and again, with other
+lengths and other rates.
 
 See. (a) Would ALiBi's trick of features in q and k in place of a bias have worked for this formula? (b) The
 class moves in: into model.py, and "kerple": KERPLE into POSITIONS. pytest then tests it, and training takes

@@ -59,6 +59,13 @@ def kept(answer) -> None:
             message += "\na number of pairs is not negative"
         elif came == expected - 1 or came == expected + 1:
             message += "\none off: does pair m = 0 count, and which way do you round?"
+        elif came == pairs - expected:
+            message += "\nit looks as if the undertrained pairs were counted"
+        else:
+            for mistake, number in mistakes(*case).items():
+                if came == min(max(number, 0), pairs):
+                    message += f"\nit looks as if {mistake}"
+                    break
         expect(came == expected, message)
     for *case, expected in exact_cases():
         name = "N {}, θ {:g}, head_dim {}".format(*case)
@@ -68,6 +75,16 @@ def kept(answer) -> None:
         )
         message += "\nis it computed in float32, or is something added to be on the safe side?"
         expect(came == expected, message)
+
+
+def mistakes(block_size: int, rope_theta: float, head_dim: int) -> dict[str, int]:
+    """What common mistakes in the formula would give, before it is held between 0 and all pairs."""
+    turn = math.log(block_size / math.tau) / math.log(rope_theta)  # as a share of the pairs
+    one = math.log(block_size) / math.log(rope_theta)
+    return {
+        "a pair had one dimension: how many pairs has a head?": math.floor(head_dim * turn) + 1,
+        "a turn were 1: how long is it in radians?": math.floor(head_dim / 2 * one) + 1,
+    }
 
 
 def closed_form(answer) -> None:

@@ -1,5 +1,6 @@
 """Grader of exercise 5: the frequencies, the rotation of q and k, and FoPE's clip in model.py."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -38,24 +39,25 @@ def frequencies(answer) -> None:
             torch.is_tensor(came),
             f"make_frequencies: a tensor was expected, a {type(came).__name__} came\nwith {case}",
         )
-        lengths = f"expected {len(rope)}, came {tuple(came.shape)}"
+        lengths = f"expected {tuple(rope.shape)}, came {tuple(came.shape)}"
         expect(
             came.shape == rope.shape,
             f"make_frequencies: a frequency becomes zero, it does not go\nwith {case}\n{lengths}",
         )
         stay = int((came != 0).sum())
         numbers = f"expected {count} that are not zero, came {stay}"
-        why = "is it self.p?"
+        message = "make_frequencies: wrong number of frequencies"
         if p == 1 and stay == 0:
-            why = "what does f[-0:] mean?"
+            message += ", what does f[-0:] mean?"
         elif abs(stay - p * len(rope)) < 1:
-            why = "how is p K rounded?"
-        elif stay == min(round(p * head_dim), len(rope)):
-            why = "a head has half as many frequencies as dimensions:"
-        message = (
-            f"make_frequencies: wrong number of frequencies, {why}\nwith {case}, p K = {p * len(rope):g}"
-        )
-        expect(stay == count, f"{message}\n{numbers}")
+            message += ", how is p K rounded?"
+        elif stay == count + 1:
+            message += ", one too many"
+        elif stay == round(0.75 * len(rope)):
+            message += ", is it self.p?"
+        elif torch.equal(came, rope) and p > 0.5:
+            message += ", a head has half as many frequencies as dimensions"
+        expect(stay == count, f"{message}\nwith {case}, p K = {p * len(rope):g}\n{numbers}")
         expected = rope.clone()
         expected[count:] = 0
         slow = rope.clone()
@@ -112,8 +114,11 @@ def p_of_fope(answer) -> None:
             fope = FoPE(config)
             came = answer.p_of_fope(config)
             pairs = head_dim // 2
-            if is_number(came) and round(came * pairs) == len(fope.frequencies):
-                continue  # p-RoPE rounds: any p near the share will do
+            if is_number(came) and math.isfinite(came):
+                stay = round(came * pairs)
+                if stay == len(fope.frequencies):
+                    continue  # p-RoPE rounds: any p near the share will do
+                case += f"\nof {pairs} frequencies FoPE keeps {len(fope.frequencies)}, round(p K) is {stay}"
             known = {}
             if not config.fope_clip:
                 clipped = FoPE(replace(config, fope_clip=True))

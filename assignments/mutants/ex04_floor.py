@@ -9,6 +9,14 @@ MUTANTS = [
     ("not below head_dim / 2", "min(max(count, 0), head_dim // 2)", "max(count, 0)", "and no more"),
     ("negative", "min(max(count, 0), head_dim // 2)", "min(count, head_dim // 2)", "not negative"),
     ("a floor of half a turn", "block_size / (2 * math.pi)", "block_size / math.pi", "wrong number of pairs"),
+    ("a turn of 1", "block_size / (2 * math.pi)", "block_size", "radians"),
+    ("twice as many pairs", "/ (2 * math.log(rope_theta))", "/ math.log(rope_theta)", "how many pairs"),
+    (
+        "the undertrained",
+        "return min(max(count, 0), head_dim // 2)",
+        "return head_dim // 2 - min(max(count, 0), head_dim // 2)",
+        "the undertrained pairs were counted",
+    ),
     (
         "a float",
         "return min(max(count, 0), head_dim // 2)",

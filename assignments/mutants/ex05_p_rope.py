@@ -37,6 +37,18 @@ MUTANTS = [
     ),
     ("a share of 512", "return kept / (config.head_dim // 2)", "return kept / 32", "p_of_fope"),
     ("the number for the share", "return kept / (config.head_dim // 2)", "return kept", "p_of_fope"),
+    (
+        "one more",
+        "count = round(self.p * len(frequencies))",
+        "count = min(round(self.p * len(frequencies)) + 1, len(frequencies))",
+        "one too many",
+    ),
+    (
+        "as slow as the slowest that stays",
+        "frequencies[count:] = 0",
+        "frequencies[count:] = frequencies[count - 1]",
+        "wrong number of frequencies\nwith",
+    ),
     ("half up", "round(self.p * len(frequencies))", "int(self.p * len(frequencies) + 0.5)", "rounded"),
     (
         "what goes is rounded",
