@@ -497,7 +497,11 @@ CLAIMS = [
     ("results/README.md", "rises 4.2 to 8.6 times in its seven runs, FoPE's 1.3 to 1.6 times", adamw_rises),
     ("README.md", "with Muon 3.7 to 6.0 and 1.9 to 2.3", muon_rises),
     ("results/README.md", "rises 3.7 to 6.0 times and FoPE's 1.9 to 2.3", muon_rises),
-    ("results/README.md", "with AdamW the slow pairs make 32 to 43 % of the rise, with Muon 6 %", clipped_by_optimizer),
+    (
+        "results/README.md",
+        "with AdamW the slow pairs make 32 to 43 % of the rise, with Muon 6 %",
+        clipped_by_optimizer,
+    ),
     ("README.md", "What AdamW adds comes from RoPE's", clipped_by_optimizer),
     ("results/README.md", "FoPE's perplexity at 4N is half of RoPE's", adamw_at_its_rate),
     ("results/README.md", "FoPE and RoPE do best at 0.0006 or 0.0012", adamw_is_best_in_between),
