@@ -209,8 +209,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(x: torch.Tensor) -> torch.Tensor:
     """The matrix with x's singular vectors, and singular values near 1.
 
-    They are from 0.68 to 1.14 where x's was above a hundredth of its norm. Each
-    Newton-Schulz step makes 3.4445 s - 4.7750 s^3 + 2.0315 s^5 of every singular value s.
+    They are from 0.68 to 1.14 where x's was above a hundredth of its norm. Each Newton-Schulz step makes
+    3.4445 s - 4.7750 s^3 + 2.0315 s^5 of every singular value s.
     """
     is_tall = x.size(0) > x.size(1)
     if is_tall:  # the smaller of the two Gram matrices will do

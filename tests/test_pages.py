@@ -533,7 +533,7 @@ CLAIMS = [
     ("README.md", "only in the last 750 tokens or so", alibi_reaches_about_750),
     ("README.md", "ALiBi's perplexity is flat.", alibi_is_flat),
     ("README.md", "ALiBi retrieves best.", alibi_retrieves_best),
-    ("README.md", "RoPE's is lowest in each seed, and all rise by at most 10 % to 16N", local_perplexity),
+    ("README.md", "RoPE's is lowest in each seed, and all three rise by at most 10 % to", local_perplexity),
     ("README.md", "CF finds every key at 16N and 64N in each of five seeds", local_layers_with_cf),
     ("README.md", "RoPE 4.3 and 2.7 (three)", local_layers_with_rope),
     (

@@ -52,6 +52,7 @@ def kept(answer) -> None:
         came = expect_whole(answer.kept(*case), "kept", name)
         expected = count_kept(*case)
         pairs = case[2] // 2
+        known = mistakes(*case)
         message = f"kept: wrong number of pairs\nwith {name}\nexpected {expected}, came {came}"
         if came > pairs:
             message += f"\na head of {case[2]} dimensions has {pairs} pairs and no more"
@@ -59,13 +60,8 @@ def kept(answer) -> None:
             message += "\na number of pairs is not negative"
         elif came == expected - 1 or came == expected + 1:
             message += "\none off: does pair m = 0 count, and which way do you round?"
-        elif came == pairs - expected:
-            message += "\nit looks as if the undertrained pairs were counted"
-        else:
-            for mistake, number in mistakes(*case).items():
-                if came == min(max(number, 0), pairs):
-                    message += f"\nit looks as if {mistake}"
-                    break
+        elif came in known:
+            message += f"\nit looks as if {known[came]}"
         expect(came == expected, message)
     for *case, expected in exact_cases():
         name = "N {}, θ {:g}, head_dim {}".format(*case)
@@ -77,13 +73,19 @@ def kept(answer) -> None:
         expect(came == expected, message)
 
 
-def mistakes(block_size: int, rope_theta: float, head_dim: int) -> dict[str, int]:
-    """What common mistakes in the formula would give, before it is held between 0 and all pairs."""
-    turn = math.log(block_size / math.tau) / math.log(rope_theta)  # as a share of the pairs
-    one = math.log(block_size) / math.log(rope_theta)
+def mistakes(block_size: int, rope_theta: float, head_dim: int) -> dict[int, str]:
+    """What `kept` would give with a common mistake, and which one."""
+    pairs = head_dim // 2
+
+    def count(turn: float, size: int) -> int:
+        """The formula, with a turn of this many radians and a head of so many pairs."""
+        last = size * math.log(block_size / turn) / math.log(rope_theta)
+        return min(max(math.floor(last) + 1, 0), pairs)
+
     return {
-        "a pair had one dimension: how many pairs has a head?": math.floor(head_dim * turn) + 1,
-        "a turn were 1: how long is it in radians?": math.floor(head_dim / 2 * one) + 1,
+        count(1, pairs): "a turn were 1: how long is it in radians?",
+        count(math.tau, head_dim): "a pair had one dimension: how many pairs has a head?",
+        pairs - count(math.tau, pairs): "the undertrained pairs were counted",
     }
 
 
