@@ -1,12 +1,11 @@
 """
-A GPT whose position encoding is one small class: none (NoPE), ALiBi, RoPE, RoPE-A or FoPE (arXiv 2412.17739).
+A GPT whose position encoding is one small class: none (NoPE), RoPE, RoPE-A, FoPE (arXiv 2412.17739) or ALiBi.
 
     from model import GPT, GPTConfig
     logits, loss = GPT(GPTConfig(pos="fope"))(idx, targets)
 
-This file is the whole model and imports nothing of the repository. train.py trains it; sample.py,
-perplexity.py and passkey.py load it with `load_checkpoint`. Read it from top to bottom with the paper at
-hand: configuration, position encodings, attention, block, GPT, and at the end what every script needs to
+This file is the whole model and imports nothing of the repository. Read it from top to bottom with the paper
+at hand: configuration, position encodings, attention, block, GPT, and at the end what every script needs to
 run it. Where the paper's text and its released code differ, docs/paper.md says which one this follows.
 
 Names here and symbols in the paper:
@@ -33,22 +32,22 @@ from torch.nn import functional as F
 
 
 def require(condition: bool, message: str):
-    """ValueError unless the condition holds."""
+    """Ends the program in one line: for a mistake in what a user gave. All else may crash."""
     if not condition:
-        raise ValueError(message)
+        raise SystemExit(f"error: {message}")
 
 
 @dataclass
 class GPTConfig:
-    vocab_size: int = 50304  # GPT-2's 50257 rounded up to a multiple of 64, which is faster
+    vocab_size: int = 50304  # GPT-2's 50257 rounded up to a multiple of 64, which is faster; train.py sets it
     block_size: int = 512  # training length N in tokens; nothing limits the length at inference
     n_layer: int = 8  # blocks
-    n_head: int = 8  # attention heads in a block
+    n_head: int = 8  # attention heads in a block; heads of 64 or 128 dimensions are usual
     n_embd: int = 512  # width
-    dropout: float = 0.0  # share of activations dropped in training
     pos: str = "fope"  # position encoding: a name in model.POSITIONS
+    pos_global: str = ""  # that of the layers without a window; "": pos. Try rope in local layers, nope here
     rope_theta: float = 10000.0  # base θ of RoPE's frequencies
-    fope_sigma: float = 0.3  # scale σ of the Fourier coefficients; 0: none, as with fope_series False
+    fope_sigma: float = 0.3  # scale σ of the Fourier coefficients; the paper takes 0.4 at 180M, 0.6 at 1.2B
     fope_dim: int = 0  # D, the dimension of the bank of frequencies, a multiple of head_dim; 0: head_dim
     fope_init: str = "xavier"  # "xavier": gain σ, as in the paper's code; "normal": N(0, σ), as in its text
     fope_series: bool = True  # FS: each dimension a Fourier series; False: one frequency each
@@ -56,35 +55,18 @@ class GPTConfig:
     yarn_scale: float = 1.0  # YaRN: for a context this many times longer; divides low frequencies; 1: off
     yarn_length: int = 0  # the context length before YaRN; 0: block_size
     qk_norm: bool = False  # q and k to mean 0 and variance 1 in each head, before the position encoding
-    logn_scale: float = 0.0  # a: multiplies a query that sees n > N keys by 1 + a (ln n / ln N - 1); 0: off
-    logn_train: bool = False  # multiplies a query that sees n keys by ln n / ln N, in training too
+    logn: bool = False  # multiplies a query that sees n keys by ln n / ln N, against dilution at great length
     local_window: int = 0  # in layers 0, 2, 4, ... a query sees only so many keys, up to its own; 0: all keys
 
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
-            # type(), since isinstance(True, int) is true. A setting that is a float may be given as an int.
-            fits = type(value) is field.type or (field.type is float and type(value) is int)
+            fits = isinstance(value, field.type) or (field.type is float and isinstance(value, int))
             require(fits, f"{field.name} must be of type {field.type.__name__}, not {value!r}")
-        self.check_range("vocab_size n_head n_embd yarn_scale", least=1)
-        self.check_range("n_layer", least=1, below=10_000)
-        self.check_range("block_size rope_theta", least=2)
-        self.check_range("fope_sigma fope_dim yarn_length logn_scale local_window", least=0)
-        self.check_range("dropout", least=0, below=1)
-        self.check_choice("fope_init", ["xavier", "normal"])
-        self.check_choice("pos", POSITIONS)
-        require(self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must be a multiple of n_head")
-
-    def check_range(self, names: str, least: float, below: float = 1e18):
-        """ValueError unless each of these settings is in [least, below)."""
-        for name in names.split():
-            value = getattr(self, name)
-            fits = least <= value < below  # nan fails every comparison
-            require(fits, f"{name} must be at least {least} and below {below:g}, not {value}")
-
-    def check_choice(self, name: str, choices):
-        value = getattr(self, name)
-        require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value}")
+        require(self.n_embd % self.n_head == 0, "n_embd must be a multiple of n_head")
+        for name in (self.pos, self.pos_global or self.pos):
+            require(name in POSITIONS, f"no position encoding {name}; there are {', '.join(POSITIONS)}")
+        require(self.fope_init in ("xavier", "normal"), "fope_init is xavier or normal")
 
     @property
     def head_dim(self) -> int:
@@ -107,7 +89,8 @@ class NoPE(nn.Module):
     def encode(self, q: Tensor, k: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """For subclasses: writes the positions start, start + 1, ... into q and k, each (B, H, T, head_dim).
 
-        They may come back with more features than head_dim (ALiBi's do), as many in one as in the other.
+        Positions go on past block_size. q and k may come back with more features than head_dim, as many in
+        one as in the other, and may be changed in any way: what scales queries (logn) has been done before.
         """
         return q, k
 
@@ -119,57 +102,12 @@ class NoPE(nn.Module):
         return None
 
 
-class ALiBi(NoPE):
-    """Attention with linear biases (arXiv 2108.12409): score += -m_h (i - j) for query i and key j.
-
-    -m (i - j) is the dot product [m, i] · [j, -m]. So with [m, i] written in front of q and [j, -m] in front
-    of k, the product q · k that attention computes anyway holds the bias, and no matrix of biases is needed.
-    bfloat16 has 8 significant bits, so each number is written as a sum of two: i = high + low, where high is
-    a multiple of 256 (both are exact up to i = 65,535), and m = coarse + rest, which together have 16 bits.
-    So m j is (coarse + rest) (high_j + low_j), four products, and m i is four more: eight features.
-
-        q: [coarse, coarse, rest, rest, high_i, low_i, high_i, low_i]
-        k: [high_j, low_j, high_j, low_j, -coarse, -coarse, -rest, -rest]
-
-    How far attention's output is from that of the formula, computed in float64: in half precision no further
-    than rounding, in float32 1e-4 at 4,096 keys and 2e-3 at 65,536. From there on float16 overflows.
-    """
-
-    def __init__(self, config: GPTConfig):
-        super().__init__(config)
-        m = self.make_slopes(config.n_head) * math.sqrt(config.head_dim)  # attention divides by √head_dim
-        coarse = m.bfloat16().float()
-        rest = m - coarse
-        slopes = torch.stack((coarse, coarse, rest, rest), dim=-1)
-        self.register_buffer("slopes", slopes[:, None, :], persistent=False)  # (H, 1, 4)
-
-    @staticmethod
-    def make_slopes(n_head: int) -> Tensor:
-        """m_h = 2^(-8h/P) for h = 1..P, then 1/2, 3/2, ..., H in all; P: the largest power of two up to H."""
-        power = 2 ** int(math.log2(n_head))
-        h = torch.cat((torch.arange(1, power + 1), torch.arange(0.5, power)))
-        return 2 ** (-8 * h[:n_head] / power)
-
-    def encode(self, q, k, start):
-        B, H, T, _ = q.shape
-        position = torch.arange(start, start + T, device=q.device)
-        low = position % 256
-        high = position - low
-        numbers = torch.stack((high, low, high, low), dim=-1)  # (T, 4)
-        numbers = numbers.expand(B, H, T, 4).type_as(q)
-        slopes = self.slopes.expand(B, H, T, 4).type_as(q)
-        # In front, since kernels sum in this order: these large terms cancel before small ones are added.
-        q = torch.cat((slopes, numbers, q), dim=-1)
-        k = torch.cat((numbers, -slopes, k), dim=-1)
-        return q, k
-
-
 class RoPE(NoPE):
     """Rotary position embedding (arXiv 2104.09864): pair m turns by ω_m = θ^(-2m/M) per position (Eq. 2)."""
 
     def __init__(self, config: GPTConfig, dim: int = 0):
         super().__init__(config)
-        require(config.head_dim % 2 == 0, f"head_dim, n_embd / n_head, must be even, not {config.head_dim}")
+        require(config.head_dim % 2 == 0, "head_dim, n_embd / n_head, must be even")
         self.dim = dim or config.head_dim  # M in θ^(-2m/M); FoPE gives its D
         frequencies = self.make_frequencies()  # which subclasses override
         if config.yarn_scale > 1:
@@ -210,42 +148,42 @@ class RoPEA(RoPE):
 
     def make_frequencies(self) -> Tensor:
         grid = 2 * math.pi / self.config.block_size
-        cycles = (super().make_frequencies() / grid).round().clamp(min=1)
-        return cycles * grid
+        turns = (super().make_frequencies() / grid).round().clamp(min=1)  # in N tokens
+        return turns * grid
 
 
 class FoPE(RoPE):
-    """Fourier position embedding: each pair a Fourier series (Eq. 11), and a floor (Eq. 13).
+    """Fourier position embedding: a floor under the frequencies (CF), and each pair a Fourier series (FS).
 
-    Eq. 11 and 13 give the score as a function of the distance between query and key. As in the paper's code,
-    q and k each get the series of their own position, so a score depends a little on more than the distance.
+    RoPE's pair m has the cosine cos ω_m n at position n. FoPE's has cos ω_m n + Σ a_ω cos ω n (Eq. 11), and
+    the sine likewise, with coefficients of its own. They are small, random and not trained; every head of
+    every layer draws its own, and a checkpoint keeps them, since other coefficients would be another model.
+    Pairs whose ω_m is below 2π/N get frequency zero: cosine 1 and sine 0 (Eq. 13).
 
     The paper's text draws the coefficients from N(0, σ); its code, and the default here, is Xavier-normal
-    with gain σ, which is much smaller (0.02 for the paper's 60M). Every layer and every head has its own, and
-    cosine and sine have separate ones. They are not trained; a checkpoint keeps them, since other
-    coefficients would be another model.
+    with gain σ, which is much smaller (0.02 for the paper's 60M).
+
+    Eq. 11 and 13 give a score by the distance of query and key. As in the paper's code, q and k each get the
+    series of their own position, so a score depends a little on more than the distance.
     """
 
     def __init__(self, config: GPTConfig):
         super().__init__(config, config.fope_dim)
-        require(self.dim % config.head_dim == 0, f"fope_dim {self.dim} must be a multiple of head_dim")
+        require(self.dim % config.head_dim == 0, "fope_dim must be a multiple of head_dim")
+        # With the default, D = M, `dominant` is the identity: the 1 of Eq. 11 stands where ω is ω_m. Rows are
+        # the frequencies of the sum, columns the pairs that turn. With D = 2M every second row is an ω_m:
+        #     1 0
+        #     0 0
+        #     0 1
+        #     0 0
         stride = self.dim // config.head_dim
-        # Rows are the bank's frequencies ω from the floor up, which are all that the sum has; columns are the
-        # pairs m that turn. The 1 of Eq. 11 stands where ω is the pair's own ω_m. With four frequencies:
-        #     D = M            D = 2M, where only every second ω is an ω_m
-        #     1 0 0 0          1 0
-        #     0 1 0 0          0 0
-        #     0 0 1 0          0 1
-        #     0 0 0 1          0 0
         dominant = torch.eye(len(self.frequencies))[:, ::stride]
-        sources, outputs = dominant.shape
-        std = config.fope_sigma if config.fope_series else 0.0
-        if config.fope_init == "xavier":
-            # √(2 / (fan_in + fan_out)), as PyTorch counts them for a tensor (n_head, sources, outputs)
-            fan_in = sources * outputs
-            fan_out = config.n_head * outputs
-            std = std * math.sqrt(2 / max(fan_in + fan_out, 1))  # not 2 / 0, where no frequency is kept
-        noise = std * torch.randn(2, config.n_head, sources, outputs)
+        noise = torch.zeros(2, config.n_head, *dominant.shape)  # for cosines, for sines
+        if config.fope_series and config.fope_init == "xavier":
+            for coefficients in noise:
+                nn.init.xavier_normal_(coefficients, gain=config.fope_sigma)
+        elif config.fope_series:
+            noise.normal_(std=config.fope_sigma)
         self.register_buffer("cos_coef", dominant + noise[0])
         self.register_buffer("sin_coef", dominant + noise[1])
 
@@ -259,19 +197,15 @@ class FoPE(RoPE):
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Σ a_ω cos ωn and Σ a_ω sin ωn at positions n (T,): float32, each (H, T, head_dim / 2).
 
-        The a_ω of the cosines are a column of cos_coef, those of the sines one of sin_coef.
+        The a_ω of the cosines are a column of cos_coef, those of the sines one of sin_coef. Products in TF32,
+        which torch.compile recommends, would be wrong by 1e-3: leave float32's matmul precision at "highest".
         """
         cos, sin = super().table(positions)  # (T, frequencies)
         with torch.autocast(positions.device.type, enabled=False):  # keeps these products in float32
             cos = cos @ self.cos_coef  # (H, T, pairs that turn)
             sin = sin @ self.sin_coef
-        # The deleted frequencies are zero: cosine 1 (times YaRN's factor) and sine 0, as in Eq. 13. (The
-        # paper's code pads both with 1.)
         clipped = self.config.head_dim // 2 - cos.size(-1)
         return F.pad(cos, (0, clipped), value=self.yarn_factor), F.pad(sin, (0, clipped))
-
-
-POSITIONS = {"nope": NoPE, "alibi": ALiBi, "rope": RoPE, "rope_a": RoPEA, "fope": FoPE}
 
 
 def yarn(frequencies: Tensor, dim: int, config: GPTConfig) -> Tensor:
@@ -294,14 +228,56 @@ def yarn(frequencies: Tensor, dim: int, config: GPTConfig) -> Tensor:
     return frequencies * (1 - ramp) + frequencies / config.yarn_scale * ramp
 
 
+class ALiBi(NoPE):
+    """Attention with linear biases (arXiv 2108.12409): score += -m (i - j) for query i and key j.
+
+    The m, one a head, is its slope. -m i is the same for all keys of a query, so softmax does not see it, and
+    m j is left: a number of the query's head times a number of the key. So with q = [m, q] and k = [j, k] the
+    product q · k that attention computes anyway holds the bias, and no T x T matrix is needed.
+
+    One feature would do in float32. bfloat16 has 8 significant bits, too few for positions above 256, so
+    each number is written as a sum of two: j = high + low, high a multiple of 256 (exact up to 65,535), and
+    m = coarse + rest. Their product is four products, and so four features; four zeros make them eight,
+    since CUDA's kernels want widths in multiples of 8.
+    """
+
+    def __init__(self, config: GPTConfig):
+        super().__init__(config)
+        m = self.make_slopes(config.n_head) * math.sqrt(config.head_dim)  # attention divides by √head_dim
+        coarse = m.bfloat16().float()
+        rest = m - coarse
+        slopes = F.pad(torch.stack((coarse, coarse, rest, rest), dim=-1), (0, 4))
+        self.register_buffer("slopes", slopes[:, None, :], persistent=False)  # (H, 1, 8)
+
+    @staticmethod
+    def make_slopes(n_head: int) -> Tensor:
+        """m_h = 2^(-8h/P) for h = 1..P, then 1/2, 3/2, ..., H in all; P: the largest power of two up to H."""
+        power = 2 ** int(math.log2(n_head))
+        h = torch.cat((torch.arange(1, power + 1), torch.arange(0.5, power)))
+        return 2 ** (-8 * h[:n_head] / power)
+
+    def encode(self, q, k, start):
+        B, H, T, _ = q.shape
+        position = torch.arange(start, start + T, device=q.device)
+        low = position % 256
+        high = position - low
+        numbers = F.pad(torch.stack((high, low, high, low), dim=-1), (0, 4))  # (T, 8)
+        q = torch.cat((self.slopes.expand(B, H, T, 8).type_as(q), q), dim=-1)
+        k = torch.cat((numbers.expand(B, H, T, 8).type_as(k), k), dim=-1)
+        return q, k
+
+
+POSITIONS = {"nope": NoPE, "alibi": ALiBi, "rope": RoPE, "rope_a": RoPEA, "fope": FoPE}
+
+
 # ---------------------------------------------------------------------------------------------------------
 # The transformer
 
 
-def attention(q, k, v, bias=None, dropout=0.0, window=0):
-    """Causal attention of queries, the last q_len of k_len positions, to keys and values.
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, window: int = 0) -> Tensor:
+    """Causal attention of queries, the last q_len of k_len positions, to keys and values: (B, H, q_len, M).
 
-    `bias` is what an encoding's bias() gives. q and k have more features than v if positions stand in them.
+    `bias` is what an encoding's bias() gives. q and k may have more features than v, whose M is head_dim.
     With a window, a query sees only so many keys, the last ones up to its own.
     """
     q_len, k_len = q.size(-2), k.size(-2)
@@ -320,11 +296,12 @@ def attention(q, k, v, bias=None, dropout=0.0, window=0):
     elif q_len > 1:  # a branch, since torch.compile may make of `q_len > 1` a symbol, which is no bool
         is_causal = True
     if bias is not None:
-        mask = torch.where(mask, bias, -math.inf).to(q.dtype)[None]  # 4-D: fast on CPUs
+        hidden = torch.finfo(q.dtype).min  # not -inf, of which some CUDA kernels may make NaN
+        mask = torch.where(mask, bias, hidden).to(q.dtype)[None]  # 4-D: fast on CPUs
     extra = q.size(-1) - head_dim
     if extra > 0:
         v = F.pad(v, (0, extra))  # the fast kernels want q, k and v equally wide
-    y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=head_dim**-0.5)
+    y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=head_dim**-0.5)
     return y[..., :head_dim]
 
 
@@ -342,8 +319,10 @@ class CausalSelfAttention(nn.Module):
         self.window = window  # how many keys a query sees; 0: all
         self.c_attn = linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = linear(config.n_embd, config.n_embd)
+        is_global = window == 0
+        name = config.pos_global if is_global and config.pos_global else config.pos
         with torch.random.fork_rng(devices=[]):  # so that all other weights are the same with every encoding
-            self.pos = POSITIONS[config.pos](config)
+            self.pos = POSITIONS[name](config)
 
     def forward(self, x: Tensor, cache: dict | None = None) -> Tensor:
         config = self.config
@@ -357,7 +336,7 @@ class CausalSelfAttention(nn.Module):
         if config.qk_norm:
             q = F.layer_norm(q, (config.head_dim,))
             k = F.layer_norm(k, (config.head_dim,))
-        if config.logn_train or config.logn_scale > 0:
+        if config.logn:
             q = self.scale_queries(q, past)
         q, k = self.pos.encode(q, k, past)
 
@@ -367,24 +346,20 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             cache.update(k=k, v=v)
         bias = self.pos.bias(T, k.size(2))
-        dropout = config.dropout if self.training else 0.0
-        y = attention(q, k, v, bias, dropout, self.window)  # (B, H, T, head_dim)
+        y = attention(q, k, v, bias, self.window)  # (B, H, T, head_dim)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
     def scale_queries(self, q: Tensor, past: int) -> Tensor:
-        """Multiplies each query by a factor that grows with ln n, where n is how many keys it sees.
+        """Multiplies each query by ln n / ln N, where n is how many keys it sees.
 
-        With logn_scale alone it is 1 up to N. A softmax over n keys gives one of them about 1/n; scores that
-        grow as ln n make up for it (arXiv 2202.12172, 2501.19399).
+        A softmax over n keys gives one of them about 1/n of the attention; scores that grow as ln n make up
+        for it (arXiv 2202.12172, 2501.19399).
         """
-        n = torch.arange(past + 1, past + q.size(2) + 1, device=q.device)[:, None]  # (T, 1)
+        n = torch.arange(past + 1, past + q.size(2) + 1, device=q.device)  # (T,)
         if self.window > 0:
             n = n.clamp(max=self.window)
-        ratio = n.log() / math.log(self.config.block_size)  # ln n / ln N: 1 at the training length
-        factor = 1 + self.config.logn_scale * (ratio - 1).clamp(min=0)
-        if self.config.logn_train:
-            factor = factor * ratio
-        return (q * factor).type_as(q)
+        factor = n.log() / math.log(self.config.block_size)  # 1 at the training length
+        return (q * factor[:, None]).type_as(q)
 
 
 class MLP(nn.Module):
@@ -407,11 +382,10 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config, window)
         self.norm_2 = nn.RMSNorm(config.n_embd, eps=1e-6)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: dict | None = None) -> Tensor:
-        x = x + self.dropout(self.attn(self.norm_1(x), cache))
-        x = x + self.dropout(self.mlp(self.norm_2(x)))
+        x = x + self.attn(self.norm_1(x), cache)
+        x = x + self.mlp(self.norm_2(x))
         return x
 
 
@@ -434,12 +408,9 @@ class GPT(nn.Module):
     def hidden(self, idx: Tensor, cache: list[dict] | None = None) -> Tensor:
         """What lm_head turns into logits: (B, T, n_embd) for tokens idx (B, T).
 
-        With a cache (one dict a layer, empty at first), idx holds only the tokens that follow the cached
-        ones. ValueError for a model cast to half precision, whose frequencies would misplace far tokens.
+        With a cache (one dict a layer, empty at first), idx holds only the tokens that follow the cached.
         """
-        half = self.wte.weight.dtype in (torch.bfloat16, torch.float16)
-        require(not half, "positions need float32: leave the model as it is and run it under model.autocast")
-        x = F.dropout(self.wte(idx), self.config.dropout, self.training)
+        x = self.wte(idx)  # (B, T, n_embd)
         for block, layer_cache in zip(self.blocks, cache or [None] * len(self.blocks)):
             x = block(x, layer_cache)
         return self.norm(x)
@@ -458,7 +429,8 @@ class GPT(nn.Module):
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
         counted = (targets >= 0).sum(dim=1)  # (B,)
         row_losses = losses.view_as(targets).sum(dim=1) / counted
-        return logits, row_losses.mean()
+        # Detached, or a compiled backward would make a gradient of zeros as large as the logits.
+        return logits.detach(), row_losses.mean()
 
     @torch.no_grad()
     def stream(self, idx: Tensor, max_new_tokens: int, temperature=1.0, top_k=None) -> Iterator[Tensor]:
@@ -477,7 +449,7 @@ class GPT(nn.Module):
             if temperature == 0:
                 new = logits.argmax(dim=-1, keepdim=True)
             else:
-                probabilities = (logits / max(temperature, 1e-6)).softmax(dim=-1)  # a tinier one overflows
+                probabilities = (logits / temperature).softmax(dim=-1)
                 new = torch.multinomial(probabilities, num_samples=1)
             yield new
 
@@ -487,17 +459,15 @@ class GPT(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Running it: device, number format, checkpoints
+# Running it: device, number format, settings, checkpoints
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name, or SystemExit; "auto" is the accelerator if there is one, else the CPU."""
+    """The device of that name; "auto" is the accelerator if there is one, else the CPU."""
+    best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError):
-        raise SystemExit(f"error: torch finds no device {name} here") from None
+        return best
+    require(name.split(":")[0] in ("cpu", best.type), f"torch finds no device {name} here")
     return torch.device(name)
 
 
@@ -505,7 +475,8 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     """The context in which the model runs: weights stay float32, matrix products are in bfloat16 or float16.
 
     "auto" is bfloat16 where the hardware multiplies it, float16 on older CUDA cards (compute capability
-    before 8; training then needs a gradient scaler), else float32.
+    before 8; training then needs a gradient scaler), else float32. Run the model in this rather than cast it:
+    in a model cast to bfloat16, positions 8190 and 8191 would be one.
     """
     if dtype == "auto":
         dtype = "float32"
@@ -518,33 +489,40 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     return torch.autocast(device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")
 
 
-def load_checkpoint(out_dir: str, device: torch.device, logn_scale: float | None = None) -> tuple[GPT, dict]:
+def parse_setting(text: str, config_class=GPTConfig) -> tuple:
+    """The key and the value of a text "key=value", the value in the type that config_class gives it."""
+    key, _, value = text.partition("=")
+    kinds = {field.name: field.type for field in fields(config_class)}
+    require(key in kinds, f"unknown setting {key}; python train.py --help lists all")
+    if kinds[key] is bool:
+        require(value in ("", "True", "False"), f"{key} is True or False, not {value}")
+        return key, value != "False"  # a bare --key is True
+    try:
+        return key, kinds[key](value)
+    except ValueError:
+        raise SystemExit(f"error: {key} must be of type {kinds[key].__name__}, not {value!r}") from None
+
+
+def load_checkpoint(out_dir: str, device: torch.device, **settings) -> tuple[GPT, dict]:
     """The model of a run's directory, ready for evaluation on the device, and its checkpoint, on the CPU.
 
-    logn_scale, if given, replaces the checkpoint's. SystemExit for what cannot be loaded; weights_only runs
-    no code that a file may hold.
+    `settings` replace those of its GPTConfig, as --set asks; the weights must fit them. weights_only=True
+    means that no code in the file is run.
     """
     path = Path(out_dir) / "ckpt.pt"
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        config, meta = checkpoint["config"], checkpoint["meta"]
-        if logn_scale is not None:
-            config["logn_scale"] = logn_scale
-        config.setdefault("local_window", 0)  # older checkpoints do not name it
-        settings = {field.name: config[field.name] for field in fields(GPTConfig)}
-        model = GPT(GPTConfig(**settings))
-        model.load_state_dict(checkpoint["model"])
-        finite = all(weight.isfinite().all() for weight in checkpoint["model"].values())
-        require(finite, "its weights are not finite")
-        require(type(checkpoint["iter"]) is int and checkpoint["iter"] >= 0, "it does not say its step")
-        texts = (config["dataset"], meta["encoding"], meta["sha256"])
-        require(all(type(text) is str for text in texts), "it does not say its corpus")
-    except Exception as error:  # damaged files fail in a dozen ways
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise SystemExit(f"error: cannot load {path}: {reason[:200]}") from None
-    model.eval()
-    with torch.no_grad():
-        logits, _ = model(torch.zeros(1, 1, dtype=torch.int64))
-    if not logits.isfinite().all():  # finite weights may be too large
-        raise SystemExit(f"error: {path} is of no use: its logits are not finite")
-    return model.to(device), checkpoint
+    require(path.exists(), f"there is no {path}; train.py makes it")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    config = {field.name: checkpoint["config"][field.name] for field in fields(GPTConfig)}
+    torch.manual_seed(checkpoint["config"]["seed"])
+    model = GPT(GPTConfig(**(config | settings)))
+    weights = checkpoint["model"]
+    if settings:
+        # Another encoding may have other buffers: FoPE's coefficients stay as just drawn if the checkpoint
+        # has none, and are left out if the model has none.
+        made = model.state_dict()
+        learned = {name for name, _ in model.named_parameters()}
+        drawn = {name: made[name] for name in made.keys() - learned}
+        fitting = {name: weights[name] for name in weights if name in made or ".pos." not in name}
+        weights = drawn | fitting
+    model.load_state_dict(weights)
+    return model.eval().to(device), checkpoint

@@ -3,18 +3,19 @@ Perplexity by context length: how well a model predicts text in chunks shorter a
 
     python perplexity.py out/fope_tiny out/rope_tiny
     python perplexity.py out/* --lengths 128 256 512 --json perplexity.json --plot perplexity.png
+    python perplexity.py out/rope_tiny --set yarn_scale=16
 
 Stretches of text, spread evenly over the whole validation split, are cut into chunks of T tokens that do
 not overlap, and every token is predicted from those before it in its chunk. In one call all lengths and all
 runs score the same tokens, so columns differ only in how much context there is, and rows only in the model.
 (Other lengths may score others.) train.py measures its validation loss with `spread` and `token_losses`, too.
 
-± is one standard error, where a whole document counts as one draw. Under each further run stands its loss
-minus the first run's: on the same text most of that error cancels, so this is the line that compares.
+Under each further run stands its loss minus the first run's, in nats, and the standard error of that
+difference, where a whole document counts as one draw. On the same text most of the noise cancels, so this is
+the line that compares.
 """
 
 import argparse
-import importlib.util
 import math
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import data
-from model import GPT, autocast, load_checkpoint, pick_device
+from model import GPT, autocast, load_checkpoint, parse_setting, pick_device, require
 
 BATCH_TOKENS = 16_384 if torch.cuda.is_available() else 2_048  # in one forward pass; what a CPU's cache holds
 MAX_LOGITS = 2**25  # held at a time, 128 MiB in float32; those of one long chunk would take gigabytes
@@ -43,7 +44,7 @@ def token_losses(model: GPT, text: np.ndarray, length: int) -> Tensor:
 
     Each stretch is read in chunks of `length` tokens, which divides `stretch`.
     """
-    device = next(model.parameters()).device
+    device = model.lm_head.weight.device
     tokens = torch.from_numpy(text.astype(np.int64))
     x = tokens[:, :-1].reshape(-1, length)  # (chunks, length)
     y = tokens[:, 1:].reshape(-1, length)
@@ -59,16 +60,16 @@ def token_losses(model: GPT, text: np.ndarray, length: int) -> Tensor:
     return torch.cat(losses).double().view(len(text), text.shape[1] - 1)
 
 
-def standard_error(losses: Tensor, documents: Tensor) -> float | None:
+def standard_error(losses: Tensor, documents: Tensor) -> float:
     """Standard error of the mean of losses (n,), clustered by document: documents (n,) numbers each token's.
 
     The tokens of a document are alike, so documents are what is drawn: the error comes from how far the
-    tokens of each lie, in sum, from the mean. None for a single document, which tells nothing of others.
+    tokens of each lie, in sum, from the mean. NaN for a single document, which tells nothing of others.
     """
     _, index = documents.unique(return_inverse=True)  # documents as 0, 1, 2, ...
     sums = torch.bincount(index, weights=losses - losses.mean())  # one a document
     if len(sums) == 1:
-        return None
+        return math.nan
     variance = sums.square().sum() * len(sums) / (len(sums) - 1)
     return variance.sqrt().item() / len(losses)
 
@@ -80,9 +81,7 @@ def draw(lengths: list[int], results: list[dict]):
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     for run in results:
-        name = Path(run["checkpoint"]).name
-        error = np.array(run["error"], float)  # None becomes NaN, which draws no bar
-        axes.errorbar(lengths, run["perplexity"], yerr=error, marker="o", label=name)
+        axes.plot(lengths, run["perplexity"], marker="o", label=Path(run["checkpoint"]).name)
     axes.axvline(results[0]["config"]["block_size"], color="grey", linestyle=":", label="training length")
     axes.set(xscale="log", xlabel="context length, tokens", ylabel="perplexity")
     axes.set_yscale("log", base=2)
@@ -93,48 +92,38 @@ def draw(lengths: list[int], results: list[dict]):
     return figure
 
 
-def with_error(value: str, error: float | None, digits: int) -> str:
-    return value if error is None else f"{value}±{error:.{digits}f}"
-
-
 def print_row(name: str, cells: list):
-    print(f"{name:24}", *(f"{cell:>12}" for cell in cells), flush=True)
+    print(f"{name:24}", *(f"{cell:>14}" for cell in cells), flush=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
-    parser.add_argument(
-        "--lengths", nargs="+", type=int, help="in tokens; default: the first run's N/2 to 16 N"
-    )
+    parser.add_argument("--lengths", nargs="+", type=int, help="default: N/2 to 16 N of the first run")
     parser.add_argument("--tokens", type=int, default=131_072, help="to score (default: 131072)")
     parser.add_argument("--dataset", help="the corpus to score; default: what the first run was trained on")
-    parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
-    parser.add_argument("--json", type=data.output, help="write the numbers to this file")
-    parser.add_argument("--plot", type=data.output, help="draw them in this PNG file (needs matplotlib)")
+    parser.add_argument("--set", nargs="+", type=parse_setting, default=[], help="settings, as yarn_scale=16")
+    parser.add_argument("--json", help="write the numbers to this file")
+    parser.add_argument("--plot", help="draw them in this PNG file (needs matplotlib)")
     parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
     args = parser.parse_args()
-    if args.plot and not importlib.util.find_spec("matplotlib"):
-        parser.error("--plot needs matplotlib: pip install matplotlib")
 
     # The text, the same for every length and run
-    _, first = load_checkpoint(args.runs[0], args.device)  # for its lengths and its corpus
-    N = first["config"]["block_size"]
-    lengths = sorted(args.lengths or [N // 2, N, 2 * N, 4 * N, 8 * N, 16 * N])
-    if lengths[0] < 1:
-        parser.error("--lengths must be above 0")
+    first_model, first = load_checkpoint(args.runs[0], args.device)
+    N = first_model.config.block_size
     dataset = args.dataset or first["config"]["dataset"]
     meta = data.load_meta(dataset)
     tokens = data.load_tokens(dataset, "val")
+    half = [N // 2] if N % 2 == 0 else []
+    lengths = half + [n for n in (N, 2 * N, 4 * N, 8 * N, 16 * N) if n < len(tokens)]
+    lengths = sorted(args.lengths or lengths)
+    require(lengths[0] > 0, "lengths are above 0")
     stretch = math.lcm(*lengths)  # every length divides it
-    count = min(args.tokens, len(tokens) - 1) // stretch
-    if count < 1:
-        parser.error(
-            f"these lengths take {stretch} tokens; --tokens is {args.tokens}, {dataset} has {len(tokens)}"
-        )
+    require(stretch < len(tokens), f"these lengths take {stretch} tokens, {dataset} has {len(tokens)}")
+    count = max(min(args.tokens, len(tokens) - 1) // stretch, 1)
     positions = spread(len(tokens), count, stretch)
-    text = tokens[positions]
+    text = tokens[positions]  # (count, stretch + 1)
     # The number of a token's document is how many have ended before it.
     ends = np.flatnonzero(tokens == data.get_encoding(meta["encoding"]).eot_token)
     documents = torch.from_numpy(np.searchsorted(ends, positions[:, 1:].flatten()))
@@ -143,51 +132,40 @@ def main():
     results = []
     first_losses = {}  # the first run's, by length
     for run in args.runs:
-        model, checkpoint = load_checkpoint(run, args.device, args.logn_scale)
-        if checkpoint["meta"]["encoding"] != meta["encoding"]:
-            raise SystemExit(f"error: {run} is not in the encoding of {dataset}, {meta['encoding']}")
-        if checkpoint["meta"]["sha256"] != meta["sha256"] and not args.dataset:
-            raise SystemExit(
-                f"error: {run} was trained on another corpus than data/{dataset}; name one by --dataset"
-            )
+        model, checkpoint = load_checkpoint(run, args.device, **dict(args.set))
+        same = checkpoint["meta"]["encoding"] == meta["encoding"]
+        require(same, f"{run} is not in the encoding of {dataset}, {meta['encoding']}")
+        same = checkpoint["meta"]["sha256"] == meta["sha256"] or args.dataset
+        require(same, f"{run} was trained on another corpus than data/{dataset}; name one by --dataset")
         perplexities = []
-        errors = []
         differences = []
-        difference_errors = []
+        errors = []
         for length in tqdm(lengths, run, leave=False, disable=None):
             with autocast(args.device):
                 losses = token_losses(model, text, length).flatten()  # of every token
+            perplexities.append(losses.mean().exp().item())
             difference = losses - first_losses.setdefault(length, losses)  # zero for the first run itself
-            perplexity = losses.mean().exp().item()
-            perplexities.append(perplexity)
-            error = standard_error(losses, documents)
-            errors.append(error and perplexity * error)  # None stays None
             differences.append(difference.mean().item())
-            difference_errors.append(standard_error(difference, documents))
-        if not math.isfinite(sum(perplexities)):
-            raise SystemExit(f"error: {run} gives a loss that is infinite or no number")
-        print_row(Path(run).name, [with_error(f"{p:.2f}", e, 2) for p, e in zip(perplexities, errors)])
-        if len(results) > 0:
-            pairs = zip(differences, difference_errors)
-            print_row("  loss - the first run's", [with_error(f"{d:+.3f}", e, 3) for d, e in pairs])
+            errors.append(standard_error(difference, documents))
         numbers = {
             "checkpoint": run,
             "iter": checkpoint["iter"],
             "config": checkpoint["config"],
             "trained_on": checkpoint["meta"]["sha256"],  # by --dataset, the scored corpus is another
             "perplexity": perplexities,
-            "error": errors,
             "difference": differences,
-            "difference_error": difference_errors,
+            "difference_error": errors,
         }
         results.append(numbers)
         if args.json:  # after each run, so that nothing is lost if a later one fails
-            scored = text[:, 1:].size
-            data.write_results(args.json, args, lengths=lengths, scored=scored, corpus=meta, results=results)
+            data.write_results(args, lengths=lengths, scored=text[:, 1:].size, corpus=meta, results=results)
+        print_row(Path(run).name, [f"{value:.2f}" for value in perplexities])
+        if len(results) > 1:
+            pairs = zip(differences, errors)
+            print_row("  loss - the first run's", [f"{mean:+.3f}+-{error:.3f}" for mean, error in pairs])
     if args.plot:
-        with data.write_whole(args.plot) as file:
-            draw(lengths, results).savefig(file, format="png")
+        draw(lengths, results).savefig(args.plot)
 
 
 if __name__ == "__main__":
-    data.run_script(main)
+    main()

@@ -9,22 +9,16 @@ Trains a GPT: the one trainer, for a laptop's CPU, one GPU, or many GPUs and mac
     python train.py --help                                   every setting, its default and its meaning
 
 A run is a directory, out/<pos>_<name>: ckpt.pt, config.json and log.jsonl (one JSON object a line).
-Data are a function of (seed, step), dropout of (seed, step, process). So a resumed run repeats and skips
-nothing, and without dropout the loss does not depend on the number of processes. The model is in model.py,
-the corpora come from data/, passkey prompts from passkey.py, the validation loss from perplexity.py.
-A default is what holds where neither the configuration file nor the command line says otherwise.
-A variable named encoding is a tokenizer, which is tiktoken's word for one.
+Data are a function of (seed, step, row): a resumed run repeats and skips nothing, and the loss does not
+depend on the number of processes. A variable named encoding is a tokenizer, which is tiktoken's word for one.
 """
 
-import argparse
-import contextlib
-import difflib
 import inspect
 import json
 import math
 import os
-import re
 import runpy
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, fields
@@ -39,13 +33,8 @@ from tqdm import tqdm
 import data
 import passkey
 import perplexity
-from model import GPT, GPTConfig, autocast, load_checkpoint, pick_device, require
+from model import GPT, GPTConfig, autocast, load_checkpoint, parse_setting, pick_device, require
 from sample import stream_text
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
 
 
 @dataclass
@@ -54,6 +43,10 @@ class TrainConfig(GPTConfig):
     out_dir: str = ""  # the run's directory; "": out/<pos>_<name>
     dataset: str = "python"  # data/<dataset>, made by python -m data.prepare; its encoding sets vocab_size
     passkey_frac: float = 0.0  # share of rows that begin with a passkey prompt of random length
+    passkey_keys: int = 1  # keys in a prompt; with several, each has a label, and one is asked for by it
+    passkey_filler: str = (
+        "grass"  # what stands around them: "grass", fixed sentences, or "text" of the corpus
+    )
     init_from: str = ""  # directory of a run whose weights to start from (fine-tuning)
     resume: bool = False  # continue the run in out_dir
     batch_size: int = 64  # sequences in one forward pass of one process
@@ -62,78 +55,42 @@ class TrainConfig(GPTConfig):
     eval_interval: int = 1000  # steps between evaluations; each saves a checkpoint
     eval_tokens: int = 65536  # validation tokens in an evaluation, spread over the whole split
     log_interval: int = 10  # steps between log lines
-    optimizer: str = "adamw"  # "muon": Muon for the blocks' matrices, AdamW for all else
-    learning_rate: float = 6e-4  # highest rate, reached after the warm-up
-    min_lr: float = 6e-5  # rate at max_iters, after a cosine
-    warmup_iters: int = 0  # steps of linear warm-up
-    muon_lr_ratio: float = 2.0  # Muon's learning rate, in multiples of AdamW's
+    learning_rate: float = 6e-4  # highest rate, reached after the warm-up; for fine-tuning try a tenth
+    min_lr: float = 6e-5  # rate at max_iters, after a cosine; a tenth of learning_rate is usual
+    warmup_iters: int = 0  # steps of linear warm-up; a few hundredths of max_iters are usual
     weight_decay: float = 0.1  # on all weights, norms and embeddings too
     beta1: float = 0.9  # AdamW's decay of the mean of gradients
     beta2: float = 0.95  # AdamW's decay of the mean of squared gradients
-    grad_clip: float = 1.0  # largest gradient norm; 0: no clipping
-    seed: int = 1337  # makes the weights, the order of the data and the dropout
+    grad_clip: float = 1.0  # largest gradient norm
+    seed: int = 1337  # makes the weights and the order of the data
     device: str = "auto"  # cuda, mps, cpu, cuda:1 ...; auto: the best there is
     dtype: str = "auto"  # float32, bfloat16, float16; auto: the fastest that the hardware multiplies
     compile: bool = sys.platform == "linux" and torch.cuda.is_available()  # torch.compile
 
     def __post_init__(self):
         super().__post_init__()
-        self.check_range("batch_size gradient_accumulation_steps max_iters", least=1)
-        self.check_range("eval_interval eval_tokens log_interval", least=1)
-        self.check_range("learning_rate min_lr warmup_iters muon_lr_ratio weight_decay grad_clip", least=0)
-        self.check_range("beta1 beta2", least=0, below=1)
-        self.check_range("seed", least=0, below=2**32)  # NumPy splits larger: 2^32 is [0, 1]
-        require(0 <= self.passkey_frac <= 1, f"passkey_frac must be from 0 to 1, not {self.passkey_frac}")
-        self.check_choice("optimizer", ["adamw", "muon"])
-        self.check_choice("dtype", ["auto", "float32", "bfloat16", "float16"])
         self.out_dir = self.out_dir or f"out/{self.pos}_{self.name}"
 
 
 def parse_config(argv: list[str]) -> TrainConfig:
-    """The configuration that a command line asks for: defaults, then files of assignments, then --key=value.
-
-    SystemExit, with one line, if something in it is wrong.
-    """
-    # The help of a setting is the comment behind it in the dataclass: `seed: int = 1337  # of the weights`
-    source = inspect.getsource(GPTConfig) + inspect.getsource(TrainConfig)
-    comments = dict(re.findall(r"^    (\w+): .*  # (.*)$", source, re.MULTILINE))
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("files", nargs="*", metavar="config/NAME.py", help="default: config/fope_tiny.py")
-    settings = [field for field in fields(TrainConfig) if field.name != "vocab_size"]
-    for field in settings:
-        options = {"type": field.type}
-        if field.type is bool:
-            options = {"type": boolean, "nargs": "?", "const": True}  # a bare --flag is True
-        text = f"{comments[field.name]} (default: {field.default})"
-        parser.add_argument(f"--{field.name}", default=field.default, help=text, **options)
-
-    # Parsed twice: for the names of the files, whose settings become the parser's defaults, then for the
-    # settings of the command line.
-    args, unknown = parser.parse_known_args(argv)
-    for path in args.files or [Path(__file__).parent / "config/fope_tiny.py"]:
-        try:
-            assignments = runpy.run_path(str(path))
-        except Exception as error:  # it is a program, and may fail in any way
-            raise SystemExit(f"error: cannot run {path}: {type(error).__name__} {error}") from None
-        assignments = {key: value for key, value in assignments.items() if not key.startswith("_")}
-        unknown += assignments.keys() - vars(args).keys()
-        parser.set_defaults(**assignments)
-    if unknown:
-        near = difflib.get_close_matches(unknown[0].split("=")[0], vars(args), n=1, cutoff=0)
-        raise SystemExit(f"error: unknown setting {unknown[0]}; the nearest is {near[0]}, --help lists all")
-    values = vars(parser.parse_args(argv))
-    del values["files"]
-    try:
-        return TrainConfig(**values)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-
-
-def boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError  # which argparse reports
-    return text.lower() == "true"
+    """The configuration of a command line: defaults, then files of assignments, then --key=value."""
+    if "--help" in argv:
+        print(__doc__, inspect.getsource(GPTConfig), inspect.getsource(TrainConfig), sep="\n")
+        raise SystemExit
+    settings = {}
+    files = [arg for arg in argv if not arg.startswith("--")]
+    for path in files or [Path(__file__).parent / "config/fope_tiny.py"]:
+        require(Path(path).exists(), f"there is no {path}")
+        assignments = runpy.run_path(str(path))
+        settings |= {key: value for key, value in assignments.items() if not key.startswith("_")}
+    known = {field.name for field in fields(TrainConfig)}
+    for key in settings:
+        require(key in known, f"unknown setting {key}; python train.py --help lists all")
+    for arg in argv:
+        if arg.startswith("--"):
+            key, value = parse_setting(arg.removeprefix("--"), TrainConfig)
+            settings[key] = value
+    return TrainConfig(**settings)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -145,28 +102,29 @@ def get_batch(config: TrainConfig, tokens, encoding, step: int, rows: range):
 
     A row is a window of the corpus. With passkey_frac, some rows begin with a passkey prompt of any length
     up to block_size, and only its answer counts (the other targets are -1): the loss weighs rows alike, so
-    that five digits weigh as much as a row of text and are learnt fast. Every process draws the random
-    numbers of the whole batch and builds only its own rows.
+    that five digits weigh as much as a row of text and are learnt fast. Every row draws from a generator of
+    its own, so that a process can build its rows alone.
     """
-    size = config.batch_size * config.gradient_accumulation_steps  # rows of the global batch
-    rng = np.random.default_rng([config.seed, step])
-    starts = rng.integers(len(tokens) - config.block_size, size=size)
-    with_passkey = rng.random(size) < config.passkey_frac
-    windows = [tokens[starts[row] : starts[row] + config.block_size + 1] for row in rows]
-    windows = torch.from_numpy(np.stack(windows).astype(np.int64))
-    x = windows[:, :-1].clone()
-    y = windows[:, 1:].clone()
-    for i, row in enumerate(rows):
-        if with_passkey[row]:
-            # A generator of its own, so that no other row need be built. (row + 1: to NumPy [seed, step, 0]
-            # is [seed, step], the batch's own.)
-            row_rng = np.random.default_rng([config.seed, step, row + 1])
-            length = int(row_rng.integers(passkey.shortest(encoding), config.block_size, endpoint=True))
-            prompt, key = passkey.make_prompt(encoding, length, row_rng.random(), row_rng)
-            x[i, :length] = torch.tensor(prompt + key)
-            y[i] = -1  # nothing counts ...
-            y[i, len(prompt) - 1 : length - 1] = torch.tensor(key)  # ... but the key
-    return x, y
+    shortest = passkey.shortest(encoding, config.passkey_keys)
+    filler = tokens if config.passkey_filler == "text" else None
+    xs = []
+    ys = []
+    for row in rows:
+        rng = np.random.default_rng([config.seed, step, row])
+        start = rng.integers(len(tokens) - config.block_size)
+        window = torch.from_numpy(tokens[start : start + config.block_size + 1].astype(np.int64))
+        x = window[:-1].clone()
+        y = window[1:].clone()
+        if rng.random() < config.passkey_frac:
+            length = int(rng.integers(shortest, config.block_size, endpoint=True))
+            depth = rng.random()
+            prompt, key = passkey.make_prompt(encoding, length, depth, rng, config.passkey_keys, filler)
+            x[:length] = torch.tensor(prompt + key)
+            y[:] = -1  # nothing counts ...
+            y[len(prompt) - 1 : length - 1] = torch.tensor(key)  # ... but the key
+        xs.append(x)
+        ys.append(y)
+    return torch.stack(xs), torch.stack(ys)
 
 
 def get_lr(config: TrainConfig, step: int) -> float:
@@ -178,121 +136,58 @@ def get_lr(config: TrainConfig, step: int) -> float:
     return config.min_lr + cosine * (config.learning_rate - config.min_lr)
 
 
-class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024): the mean of a matrix's gradients, made orthogonal, is its update.
+def start_from(model: GPT, out_dir: str):
+    """Fine-tuning: copies the weights of a run, whose length and position encoding may differ.
 
-    torch.optim.Muon takes the same steps, but always in bfloat16, which a CPU without it multiplies many
-    times slower than float32. Here dtype is what matrix products are computed in.
+    At a longer length FoPE has more frequencies: the old coefficients fill the top left of the new matrices,
+    the rest stays as drawn. (The paper's code restores the optimizer, too; here it starts anew.)
     """
-
-    def __init__(self, matrices: list[torch.nn.Parameter], dtype: torch.dtype):
-        super().__init__(matrices, {"lr": 1e-3, "weight_decay": 0.1})
-        self.dtype = dtype
-
-    @torch.no_grad()
-    def step(self):
-        group = self.param_groups[0]
-        for weight in group["params"]:
-            state = self.state[weight]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(weight)
-            mean = state["momentum_buffer"]
-            mean.lerp_(weight.grad, 0.05)  # forgets a twentieth of the past in each step
-            ahead = weight.grad.lerp(mean, 0.95)  # Nesterov's momentum
-            update = orthogonalize(ahead.to(self.dtype))
-            # The updates of AdamW are about this large, so that both can share a rate (arXiv 2502.16982).
-            size = 0.2 * math.sqrt(max(weight.shape))
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(update, alpha=-group["lr"] * size)
-
-
-def orthogonalize(x: torch.Tensor) -> torch.Tensor:
-    """The matrix with x's singular vectors, and singular values near 1.
-
-    They are from 0.68 to 1.14 where x's was above a hundredth of its norm. Each Newton-Schulz step makes
-    3.4445 s - 4.7750 s^3 + 2.0315 s^5 of every singular value s.
-    """
-    is_tall = x.size(0) > x.size(1)
-    if is_tall:  # the smaller of the two Gram matrices will do
-        x = x.T
-    x = x / x.norm().clamp(min=1e-7)  # no singular value is above 1
-    for _ in range(5):
-        gram = x @ x.T
-        polynomial = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        x = torch.addmm(x, polynomial, x, beta=3.4445)
-    return x.T if is_tall else x
-
-
-def make_optimizers(config: TrainConfig, model: GPT, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest, without their rates."""
-    matrices = []
-    others = []
-    for name, weight in model.named_parameters():
-        own = ".pos." in name  # what a learned position encoding has of its own
-        is_matrix = name.startswith("blocks.") and weight.ndim == 2 and not own
-        if is_matrix and config.optimizer == "muon":
-            matrices.append(weight)
-        else:
-            others.append(weight)
-    optimizers = [torch.optim.AdamW(others, betas=(config.beta1, config.beta2), fused=True)]
-    if matrices:
-        # float16's smallest numbers are not small enough for this.
-        optimizers.append(Muon(matrices, torch.float32 if dtype == torch.float16 else dtype))
-    return optimizers
-
-
-def start_from(model: GPT, config: TrainConfig):
-    """Fine-tuning: copies the weights of the run in init_from, whose length and position encoding may differ.
-
-    At a longer length FoPE has more frequencies: the old coefficients fill the top left of the new
-    matrices, the rest stays as drawn. (The paper's code restores the optimizer, too; here it starts anew.)
-    """
-    _, checkpoint = load_checkpoint(config.init_from, torch.device("cpu"))
-    old = checkpoint["model"]
+    old_model, _ = load_checkpoint(out_dir, torch.device("cpu"))
+    old = old_model.state_dict()
     new = model.state_dict()  # shares memory with the model
-    shared = old.keys() & new.keys()
-    names = ["vocab_size", "n_layer", "n_head", "n_embd"]  # only FoPE's coefficients may differ in shape
-    if any("_coef" in name for name in shared):
-        names += ["fope_dim", "fope_sigma", "fope_init", "fope_series"]
-    require_same(names, checkpoint["config"], asdict(config))
-    for name in shared:
-        # The part that both shapes have
+    for name in old.keys() & new.keys():
+        same = old[name].shape == new[name].shape or name.endswith("_coef")
+        require(same, f"{name} is {tuple(old[name].shape)} in {out_dir}, {tuple(new[name].shape)} here")
         corner = tuple(slice(min(sizes)) for sizes in zip(old[name].shape, new[name].shape))
         new[name][corner] = old[name][corner]
 
 
-def require_same(names: list[str], old: dict, new: dict):
-    """SystemExit unless the checkpoint's settings and the new ones agree in these names."""
+def require_same(checkpoint: dict, config: TrainConfig, meta: dict):
+    """A resumed run goes on as it began: the same model, data and optimizer."""
+    names = [field.name for field in fields(GPTConfig)]
+    names += ["dataset", "passkey_frac", "passkey_keys", "passkey_filler"]
+    names += ["seed", "beta1", "beta2", "weight_decay"]
     for name in names:
-        if old.get(name) != new[name]:
-            raise SystemExit(f"error: {name} was {old.get(name)!r} in the checkpoint, not {new[name]!r}")
+        old, new = checkpoint["config"][name], getattr(config, name)
+        require(old == new, f"{name} was {old!r} in the checkpoint, not {new!r}")
+    require(checkpoint["meta"]["sha256"] == meta["sha256"], f"the corpus {config.dataset} is another one now")
+    start = checkpoint["iter"]
+    require(start <= config.max_iters, f"the run is at step {start}, past max_iters {config.max_iters}")
 
 
-def open_run(out: Path, resume: bool):
-    """Opens the run's log and locks it, so that a second process on the same directory ends here."""
-    try:
-        if not resume:
-            out.mkdir(parents=True, exist_ok=True)
-        log = (out / "log.jsonl").open("a")
-        if fcntl:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however it does
-        if not resume:
-            if (out / "ckpt.pt").exists():
-                raise SystemExit(f"error: {out} holds a run: --resume goes on with it, --name=... is another")
-            log.truncate(0)  # what a run left that ended before its first checkpoint
-        for unfinished in out.glob("*.*.[0-9]*.tmp"):  # left by data.write_whole in a process that was killed
-            unfinished.unlink()
-    except BlockingIOError:
-        raise SystemExit(f"error: another process is training in {out}") from None
-    except OSError as error:
-        raise SystemExit(f"error: cannot write to {out}: {error}") from None
-    return log
-
-
-def sum_over_processes(x: torch.Tensor) -> float:
+def validate(model: GPT, text: np.ndarray, length: int) -> float:
+    """Mean loss, in nats, of validation text in chunks of `length`; text: this process's share of it."""
+    model.eval()
+    losses = perplexity.token_losses(model, text, length)
+    model.train()
+    total = torch.tensor([losses.sum(), losses.numel()], device=model.lm_head.weight.device)
     if dist.is_initialized():
-        dist.all_reduce(x)
-    return x.item()
+        dist.all_reduce(total)
+    return (total[0] / total[1]).item()
+
+
+def open_log(out: Path, size: int):
+    """The run's log, cut to `size` bytes: what was logged after the checkpoint will be logged again."""
+    log = (out / "log.jsonl").open("a")
+    if os.name == "posix":
+        import fcntl
+
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, however it does
+        except BlockingIOError:
+            raise SystemExit(f"error: another process is training in {out}") from None
+    log.truncate(size)
+    return log
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -302,21 +197,26 @@ def train(config: TrainConfig):
     # Processes: one, or as many as torchrun started
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
+    require(world_size == 1 or "RANK" in os.environ, "WORLD_SIZE is set without RANK: start with torchrun")
     main_process = rank == 0
     device = pick_device(config.device)
-    if world_size > 1 and device.type == "cuda":  # with several GPUs, each process takes its own
-        device = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
     if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if world_size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if world_size > 1:  # each process takes a GPU of its own
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device.index or 0)
+    if world_size > 1 and device.type == "cuda":
+        dist.init_process_group("nccl", device_id=device)
+    elif world_size > 1:
+        dist.init_process_group("gloo")
     micro_steps = config.gradient_accumulation_steps // world_size  # forward passes of this process
-    if micro_steps * world_size != config.gradient_accumulation_steps:
-        raise SystemExit(f"error: gradient_accumulation_steps is not divisible by {world_size} processes")
+    divides = micro_steps * world_size == config.gradient_accumulation_steps
+    require(divides, f"gradient_accumulation_steps must be a multiple of {world_size} processes")
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    require(compiler or not config.compile, "torch.compile needs gcc; --compile=False does without")
 
     # The corpus
     if main_process:
-        data.make_if_free(config.dataset)  # "python" is free: it needs no download
+        data.prepare_if_missing(config.dataset)
     if world_size > 1:
         dist.barrier()
     meta = data.load_meta(config.dataset)
@@ -325,164 +225,135 @@ def train(config: TrainConfig):
     encoding = data.get_encoding(meta["encoding"])
     config.vocab_size = math.ceil(meta["vocab_size"] / 64) * 64
     stretch = 4 * config.block_size  # validation text comes in pieces of 4N, which are scored at N and at 4N
-    if len(train_tokens) <= config.block_size or len(val_tokens) <= stretch:
-        raise SystemExit(f"error: {config.dataset} is too short for block_size {config.block_size}")
-    if config.passkey_frac > 0 and config.block_size < passkey.shortest(encoding):
-        raise SystemExit(f"error: a passkey prompt needs a block_size of {passkey.shortest(encoding)}")
+    enough = len(train_tokens) > config.block_size and len(val_tokens) > stretch
+    require(enough, f"{config.dataset} is too short for block_size {config.block_size}")
+    shortest = passkey.shortest(encoding, config.passkey_keys)
+    fits = config.passkey_frac == 0 or config.block_size >= shortest
+    require(fits, f"passkey prompts need a block_size of {shortest}")
     count = max(min(config.eval_tokens, len(val_tokens) - 1) // stretch, 1)
     places = perplexity.spread(len(val_tokens), count, stretch)  # (count, stretch + 1)
     val_text = val_tokens[places[rank::world_size]]  # every process takes its share
 
-    # The model, the optimizers
+    # The model and the optimizer
     torch.manual_seed(config.seed)
     out = Path(config.out_dir)
-    if main_process and config.resume:  # locked before it is read: another trainer might write to it
-        log = open_run(out, resume=True)
+    start = 0
+    log_size = 0
     checkpoint = None
-    try:
-        if config.resume:
-            model, checkpoint = load_checkpoint(config.out_dir, device)
-            names = [field.name for field in fields(GPTConfig)]
-            names += ["dataset", "passkey_frac", "seed", "optimizer", "beta1", "beta2"]
-            require_same(names, checkpoint["config"], asdict(config))
-            require_same(["sha256"], checkpoint["meta"], meta)  # of the corpus
-        else:
-            model = GPT(config).to(device)
-            if config.init_from:
-                start_from(model, config)
-        casting = autocast(device, config.dtype)  # its fast_dtype is what matrix products are computed in
-        optimizers = make_optimizers(config, model, casting.fast_dtype)
-        scaler = torch.amp.GradScaler(device.type, enabled=casting.fast_dtype == torch.float16)
-        if checkpoint:
-            states = checkpoint["optimizers"]
-            require(type(states) is list and len(states) == len(optimizers), "it has other optimizers")
-            for optimizer, state in zip(optimizers, states):
-                optimizer.load_state_dict(state)
-            scaler.load_state_dict(checkpoint["scaler"])
-            if main_process:  # what was logged after the checkpoint will be logged again
-                log.truncate(min(checkpoint["log_size"], log.tell()))
-    except Exception as error:  # too large a model, a damaged checkpoint: these fail in a dozen ways
-        reason = f"{type(error).__name__} {error}".splitlines()[0]
-        raise SystemExit(f"error: cannot make or resume this model: {reason[:300]}") from None
-    start = checkpoint["iter"] if checkpoint else 0
+    if config.resume:
+        model, checkpoint = load_checkpoint(config.out_dir, device)
+        require_same(checkpoint, config, meta)
+        start = checkpoint["iter"]
+        log_size = checkpoint["log_size"]
+    else:
+        is_new = not (out / "ckpt.pt").exists()
+        require(is_new, f"{out} holds a run: --resume goes on with it, --name=... is another")
+        model = GPT(config).to(device)
+        if config.init_from:
+            start_from(model, config.init_from)
     model.train()
+    casting = autocast(device, config.dtype)  # its fast_dtype is what matrix products are computed in
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=casting.fast_dtype == torch.float16)
+    if checkpoint:
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        scaler.load_state_dict(checkpoint["scaler"])
+    checkpoint = None  # 12 bytes a weight
     if config.compile:
         model.compile()  # in place, so that the names in the checkpoint stay
-    parallel = DistributedDataParallel(model) if world_size > 1 else model
+    parallel = model
+    if world_size > 1:  # FoPE's buffers are the same everywhere, by the seed, and stay so
+        parallel = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     if main_process:
-        if not config.resume:  # only now, so that a model that cannot be made leaves no directory
-            log = open_run(out, resume=False)
-        data.write_json(out / "config.json", asdict(config))
-        size = f"{model.num_params() / 1e6:.2f}M parameters, {meta['train_tokens'] / 1e6:.1f}M tokens"
+        out.mkdir(parents=True, exist_ok=True)
+        log = open_log(out, log_size)
+        (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
+        size = f"{model.num_params() / 1e6:.2f}M parameters, {len(train_tokens) / 1e6:.1f}M tokens"
         print(f"{out}: {size}, {world_size} x {device}, {casting.fast_dtype}", flush=True)
     hide_bar = None if main_process else True  # None: where the output is no terminal
     bar = tqdm(total=config.max_iters, initial=start, unit="step", disable=hide_bar)
 
     def report(entry: dict):  # called in every process, so that all end together if a loss is not finite
         text = ", ".join(f"{key} {value:,.6g}" for key, value in entry.items())
-        if not all(math.isfinite(value) for value in entry.values()):
-            raise SystemExit(f"error: the loss is not finite ({text}); {out} keeps its last checkpoint")
+        is_finite = all(math.isfinite(value) for value in entry.values())
+        require(is_finite, f"the loss is not finite ({text}); {out} keeps its last checkpoint, if it has one")
         if main_process:
             log.write(json.dumps(entry) + "\n")
             log.flush()
             tqdm.write(text)
 
     # The loop
-    saved = start if checkpoint else -1  # the step of the last checkpoint, which is not evaluated again
     tokens_per_step = config.batch_size * config.gradient_accumulation_steps * config.block_size
-    clock = time.perf_counter()  # the time of the last log line
-    steps = 0  # steps since that line
-    try:
-        for step in range(start, config.max_iters + 1):
-            if (step % config.eval_interval == 0 or step == config.max_iters) and step != saved:
-                pause = time.perf_counter()
-                entry = {"iter": step}
-                model.eval()
-                for key, length in (("val_loss", config.block_size), ("val_loss_4x", stretch)):
-                    with casting:
-                        losses = perplexity.token_losses(model, val_text, length)
-                    total = sum_over_processes(losses.sum().float().to(device))
-                    entry[key] = total / (count * stretch)
-                model.train()
-                report(entry)
-                if main_process:
-                    state = {
-                        "iter": step,
-                        "config": asdict(config),
-                        "meta": meta,
-                        "model": model.state_dict(),
-                        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                        "scaler": scaler.state_dict(),
-                        "log_size": log.tell(),
-                    }
-                    with data.write_whole(out / "ckpt.pt") as file:
-                        torch.save(state, file)
-                saved = step
-                clock += time.perf_counter() - pause  # evaluating is not training
-            if step == config.max_iters:
-                break
+    logged = start  # steps that were done at the last log line
+    clock = time.perf_counter()  # its time
+    for step in range(start, config.max_iters + 1):
+        if step > start and (step % config.eval_interval == 0 or step == config.max_iters):
+            pause = time.perf_counter()
+            with casting:
+                at_n = validate(model, val_text, config.block_size)
+                at_4n = validate(model, val_text, stretch)
+            report({"iter": step, "val_loss": at_n, "val_loss_4x": at_4n})
+            if main_process:
+                state = {
+                    "iter": step,
+                    "config": asdict(config),
+                    "meta": meta,
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "scaler": scaler.state_dict(),
+                    "log_size": log.tell(),
+                }
+                torch.save(state, out / "ckpt.tmp")
+                os.replace(out / "ckpt.tmp", out / "ckpt.pt")  # so that ckpt.pt is never half a file
+            clock += time.perf_counter() - pause  # evaluating is not training
+        if step == config.max_iters:
+            break
 
-            lr = get_lr(config, step)
-            for optimizer in optimizers:
-                ratio = config.muon_lr_ratio if isinstance(optimizer, Muon) else 1
-                # weight_decay, too, is set here, since a checkpoint brings the old one.
-                optimizer.param_groups[0].update(lr=lr * ratio, weight_decay=config.weight_decay)
-            # For the dropout: one number from three. (Integers in a tuple have the same hash everywhere.)
-            torch.manual_seed(hash((config.seed, step, rank)))
-            step_loss = torch.zeros((), device=device)
-            for micro in range(micro_steps):
-                # This process's rows of the global batch
-                first = (micro * world_size + rank) * config.batch_size
-                rows = range(first, first + config.batch_size)
-                x, y = get_batch(config, train_tokens, encoding, step, rows)
-                if device.type == "cuda":  # from pinned memory the copy runs while the GPU still works
-                    x = x.pin_memory()
-                    y = y.pin_memory()
-                x = x.to(device, non_blocking=True)
-                y = y.to(device, non_blocking=True)
-                # Gradients are averaged over the processes once a step.
-                parallel.require_backward_grad_sync = micro == micro_steps - 1
-                with casting:
-                    loss = parallel(x, y)[1] / micro_steps
-                scaler.scale(loss).backward()
-                step_loss += loss.detach()
-            for optimizer in optimizers:
-                scaler.unscale_(optimizer)
-            largest = config.grad_clip or math.inf
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
-            # A float16 step that overflows is skipped. Asked here, for both optimizers at once: scaler.step
-            # would decide for each alone.
-            if not scaler.is_enabled() or norm.isfinite():
-                for optimizer in optimizers:
-                    scaler.step(optimizer)
-            scaler.update()
-            model.zero_grad()
+        lr = get_lr(config, step)
+        optimizer.param_groups[0]["lr"] = lr
+        step_loss = torch.zeros((), device=device)
+        for micro in range(micro_steps):
+            # This process's rows of the global batch
+            first = (micro * world_size + rank) * config.batch_size
+            rows = range(first, first + config.batch_size)
+            x, y = get_batch(config, train_tokens, encoding, step, rows)
+            if device.type == "cuda":  # from pinned memory the copy runs while the GPU still works
+                x = x.pin_memory()
+                y = y.pin_memory()
+            x = x.to(device, non_blocking=device.type == "cuda")
+            y = y.to(device, non_blocking=device.type == "cuda")
+            # Gradients are averaged over the processes once a step.
+            parallel.require_backward_grad_sync = micro == micro_steps - 1
+            with casting:
+                loss = parallel(x, y)[1] / micro_steps
+            scaler.scale(loss).backward()
+            step_loss += loss.detach()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        scaler.step(optimizer)
+        scaler.update()
+        model.zero_grad()
+        bar.update()
 
-            steps += 1
-            if step % config.log_interval == 0:
-                mean_loss = sum_over_processes(step_loss) / world_size
-                now = time.perf_counter()
-                speed = steps * tokens_per_step / (now - clock)
-                report({"iter": step, "loss": mean_loss, "lr": lr, "tokens_per_s": speed})
-                clock = now
-                steps = 0
-            bar.update()
-    except OSError as error:  # a full disk
-        raise SystemExit(f"error: {out}, iter {step}: {error}") from None
-    except (MemoryError, RuntimeError) as error:  # a batch too large
-        raise SystemExit(f"error: {out}, iter {step}: {data.explain_memory(error)}") from None
-    except KeyboardInterrupt:
-        again = f"--resume goes on from iter {saved}" if saved >= 0 else "nothing was saved yet"
-        raise SystemExit(f"interrupted at iter {step}; {again}") from None
-    finally:
-        bar.close()
-        if main_process:
-            with contextlib.suppress(OSError):  # of a full disk
-                log.close()
-        parallel = None  # DDP has to go before its process group, or a process may hang at the end
-        if world_size > 1:
-            dist.destroy_process_group()
+        if step % config.log_interval == 0:
+            step_loss /= world_size
+            if world_size > 1:
+                dist.all_reduce(step_loss)
+            now = time.perf_counter()
+            speed = tokens_per_step * (step + 1 - logged) / (now - clock)
+            report({"iter": step, "loss": step_loss.item(), "lr": lr, "tokens_per_s": speed})
+            logged = step + 1
+            clock = now
+    bar.close()
+    parallel = None  # DDP has to go before its process group, or a process may hang at the end
+    if world_size > 1:
+        dist.destroy_process_group()
 
     if main_process:
         with casting:
@@ -491,5 +362,5 @@ def train(config: TrainConfig):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # a pipe on Windows may not know every character
+    sys.stdout.reconfigure(errors="replace")  # a pipe or terminal may not know every character
     train(parse_config(sys.argv[1:]))
