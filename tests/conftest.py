@@ -1,7 +1,4 @@
-"""
-What every test file shares: each test starts from one seed, so that a failure returns when run alone, and
-every process computes with one thread, so that `pytest -n 2` keeps two cores busy and no more.
-"""
+"""What all tests share: a seed before each, and one thread a process, so that `pytest -n 2` fills two cores."""
 
 import os
 
@@ -12,5 +9,5 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def seed() -> None:
+def seed():
     torch.manual_seed(0)
