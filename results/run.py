@@ -1,0 +1,101 @@
+"""
+Makes the numbers of results/README.md: trains and evaluates the runs in RUNS, each on one core, by HEAD's code.
+
+    python results/run.py                            everything that is not there yet; interrupt it as you like
+    python results/run.py --only recipe --workers 1  one group, one run at a time
+
+A run is out/<group>/<name>_<seed>, its seeds are 1, 2, ... Its numbers are lines of results/<group>.jsonl, one an
+evaluation: what perplexity.py and passkey.py write with --json. First come all runs of seed 1, then of seed 2.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RUNS = [  # group, name, seeds, how it is trained
+    ("recipe", "fope", 5, ""),
+    ("recipe", "rope", 5, "--pos=rope"),
+    ("recipe", "cf", 5, "--fope_series=False"),
+    ("recipe", "rope_nope", 5, "--pos=rope --pos_global=nope"),
+    ("recipe", "alibi", 5, "--pos=alibi"),
+    ("plain", "fope", 5, "config/plain_tiny.py"),
+    ("plain", "rope", 5, "config/plain_tiny.py --pos=rope"),
+    ("plain", "cf", 5, "config/plain_tiny.py --fope_series=False"),
+    ("recipe", "no_local", 3, "--local_window=0"),
+    ("recipe", "no_logn", 3, "--logn=False"),
+    ("recipe", "no_norm", 3, "--qk_norm=False"),
+    ("recipe", "nope", 3, "--pos=nope"),
+    ("plain", "alibi", 3, "config/plain_tiny.py --pos=alibi"),
+    ("plain", "fs", 5, "config/plain_tiny.py --fope_clip=False"),
+    ("recipe", "rope_a", 3, "--pos=rope_a"),
+    ("recipe", "fs", 3, "--fope_clip=False"),
+    ("plain", "alibi_8", 3, "config/plain_tiny.py --pos=alibi --n_head=8"),
+    ("plain", "nope", 3, "config/plain_tiny.py --pos=nope"),
+    ("plain", "rope_a", 3, "config/plain_tiny.py --pos=rope_a"),
+    ("plain", "normal", 3, "config/plain_tiny.py --fope_init=normal"),
+]
+READ = [  # group, name, the trained run's name, how it is read in its place
+    ("recipe", "rope_yarn", "rope", "--set yarn_scale=16"),
+    ("recipe", "rope_theta", "rope", "--set rope_theta=160000"),
+    ("recipe", "rope_floor", "rope", "--set pos=fope fope_series=False"),
+    ("plain", "rope_yarn", "rope", "--set yarn_scale=16"),
+    ("plain", "rope_theta", "rope", "--set rope_theta=160000"),
+]
+EVALUATIONS = [
+    "perplexity.py {} --lengths 128 256 512 1024 2048 4096",
+    "passkey.py {} --lengths 256 512 1024 --trials 500",
+    "passkey.py {} --lengths 4096 --trials 200",
+    "passkey.py {} --lengths 16384 --trials 50",
+]
+
+
+def call(command: str):
+    print("python", command, flush=True)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *command.split()], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+
+
+def evaluate(group: str, name: str, seed: int, settings: str = ""):
+    """Appends a line for each evaluation that the group's file does not have yet."""
+    run = f"out/{group}/{name}_{seed}"
+    file = ROOT / f"results/{group}.jsonl"
+    there = [json.loads(line)["command"] for line in file.open()] if file.exists() else []
+    for evaluation in EVALUATIONS:
+        command = f"{evaluation.format(run)} {settings}".strip()
+        if command not in there:
+            call(f"{command} --json {run}.json")
+            numbers = {"command": command} | json.loads((ROOT / f"{run}.json").read_text())
+            with file.open("a") as lines:
+                lines.write(json.dumps(numbers) + "\n")
+
+
+def make(group: str, name: str, seed: int, settings: str):
+    run = ROOT / f"out/{group}/{name}_{seed}"
+    log = run / "log.jsonl"
+    if not log.exists() or '"iter": 2000' not in log.read_text():
+        resume = "--resume" if (run / "ckpt.pt").exists() else ""
+        call(f"train.py {settings} --seed={seed} --out_dir=out/{group}/{name}_{seed} {resume}")
+    evaluate(group, name, seed)
+    for read_group, read_name, trained, read_settings in READ:
+        if (read_group, trained) == (group, name):
+            link = ROOT / f"out/{group}/{read_name}_{seed}"
+            if not link.exists():
+                link.symlink_to(run)
+            evaluate(group, read_name, seed, read_settings)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="a group")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time (default: a core each)")
+    args = parser.parse_args()
+    with ThreadPoolExecutor(args.workers) as pool:
+        for seed in range(1, 6):
+            for group, name, seeds, settings in RUNS:
+                if seed <= seeds and args.only in (None, group):
+                    pool.submit(make, group, name, seed, settings)
