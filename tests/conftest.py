@@ -1,4 +1,4 @@
-"""What all tests share: a seed before each, and one thread a process, so that `pytest -n 2` fills two cores."""
+"""What all tests share: a seed before each, and one thread a process, so that `-n 2` fills two cores."""
 
 import os
 
