@@ -282,6 +282,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, windo
     """
     q_len, k_len = q.size(-2), k.size(-2)
     head_dim = v.size(-1)
+    past = k_len - q_len  # keys before the first query's own
+    piece = 4 * window
+    if bias is None and 0 < 2 * piece <= q_len:  # a long text in pieces, each with the keys that it can see
+        pieces = []
+        for start in range(0, q_len, piece):
+            end = min(start + piece, q_len)
+            seen = slice(max(past + start - window + 1, 0), past + end)
+            pieces.append(attention(q[:, :, start:end], k[:, :, seen], v[:, :, seen], None, window))
+        return torch.cat(pieces, dim=2)
+
     # A single query sees all keys and needs no mask; several without a cache need PyTorch's is_causal. But
     # the mask is a matrix if there is a bias, if a window hides keys, and for several queries after a cache,
     # of which is_causal would align the first with the first key.
@@ -289,10 +299,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, windo
     is_causal = False
     hides = 0 < window < k_len
     if bias is not None or hides or 1 < q_len < k_len:
-        own_key = k_len - q_len  # of the first query
-        mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(own_key)
+        mask = torch.ones(q_len, k_len, dtype=torch.bool, device=q.device).tril(past)
         if hides:
-            mask = mask.triu(own_key - window + 1)
+            mask = mask.triu(past - window + 1)
     elif q_len > 1:  # a branch, since torch.compile may make of `q_len > 1` a symbol, which is no bool
         is_causal = True
     if bias is not None:

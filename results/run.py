@@ -57,7 +57,9 @@ EVALUATIONS = [
 def call(command: str):
     print("python", command, flush=True)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *command.split()], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, *command.split()], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def evaluate(group: str, name: str, seed: int, settings: str = ""):
@@ -90,12 +92,19 @@ def make(group: str, name: str, seed: int, settings: str):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", help="a group")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time (default: a core each)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="runs at a time (default: a core each)"
+    )
     args = parser.parse_args()
     with ThreadPoolExecutor(args.workers) as pool:
+        made = []
         for seed in range(1, 6):
             for group, name, seeds, settings in RUNS:
                 if seed <= seeds and args.only in (None, group):
-                    pool.submit(make, group, name, seed, settings)
+                    made.append(pool.submit(make, group, name, seed, settings))
+        for run in made:
+            run.result()  # raises what went wrong in it
