@@ -524,14 +524,8 @@ def load_checkpoint(out_dir: str, device: torch.device, **settings) -> tuple[GPT
     config = {field.name: checkpoint["config"][field.name] for field in fields(GPTConfig)}
     torch.manual_seed(checkpoint["config"]["seed"])
     model = GPT(GPTConfig(**(config | settings)))
-    weights = checkpoint["model"]
-    if settings:
-        # Another encoding may have other buffers: FoPE's coefficients stay as just drawn if the checkpoint
-        # has none, and are left out if the model has none.
-        made = model.state_dict()
-        learned = {name for name, _ in model.named_parameters()}
-        drawn = {name: made[name] for name in made.keys() - learned}
-        fitting = {name: weights[name] for name in weights if name in made or ".pos." not in name}
-        weights = drawn | fitting
-    model.load_state_dict(weights)
+    # With another encoding, FoPE's coefficients stay as just drawn, or are left out.
+    fit = model.load_state_dict(checkpoint["model"], strict=not settings)
+    learned = {name for name, _ in model.named_parameters()}
+    require(not learned & {*fit.missing_keys}, f"{path} lacks the weights of pos={model.config.pos}")
     return model.eval().to(device), checkpoint

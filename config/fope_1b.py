@@ -1,7 +1,8 @@
 # The paper's 1.2B model (Table 2, Appendix B): FoPE at N = 512 on 10B tokens of C4, which
 # python -m data.prepare c4 makes:
-#   python train.py config/fope_1b.py                       one GPU of 48 GB, 200 hours at the paper's rate
+#   python train.py config/fope_1b.py                       one GPU of 48 GB: 200 hours at the paper's rate
 #   torchrun --nproc_per_node=4 train.py config/fope_1b.py  four: 50 hours on the paper's A6000s
+# Compiled, it needs about 31 GB of the card, and 5 more with several processes (computed, not measured).
 name = "1b"
 dataset = "c4"
 block_size = 512

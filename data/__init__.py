@@ -54,10 +54,17 @@ def prepare_if_missing(name: str):
 
 
 def commit() -> str:
-    """The commit of this checkout, with "-dirty" if files differ from it; "" outside of a checkout."""
-    command = 'git --git-dir=.git describe --always --abbrev=40 --dirty --exclude="*"'
-    git = subprocess.run(command, shell=True, cwd=DATA_DIR.parent, capture_output=True, text=True)
-    return git.stdout.strip()
+    """The commit of this checkout, with "-dirty" if Python files differ from it; "" outside of a checkout."""
+
+    def git(command: str) -> str:
+        # With --git-dir no other repository, around a copy of this one, is taken for it.
+        line = f"git --git-dir=.git {command}"
+        ran = subprocess.run(line, shell=True, cwd=DATA_DIR.parent, capture_output=True, text=True)
+        return ran.stdout.strip()
+
+    head = git("rev-parse HEAD")
+    changed = git('status --porcelain --untracked-files=no -- "*.py"')
+    return f"{head}-dirty" if changed else head
 
 
 def write_results(args: argparse.Namespace, **results):

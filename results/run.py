@@ -1,11 +1,11 @@
 """
-Makes the numbers of results/README.md: trains and evaluates the runs in RUNS, each on one core, by HEAD's code.
+Makes the numbers of results/README.md: trains and evaluates the runs in RUNS, one on each core.
 
-    python results/run.py                            everything that is not there yet; interrupt it as you like
+    python results/run.py                            all that is not there yet; interrupt it as you like
     python results/run.py --only recipe --workers 1  one group, one run at a time
 
-A run is out/<group>/<name>_<seed>, its seeds are 1, 2, ... Its numbers are lines of results/<group>.jsonl, one an
-evaluation: what perplexity.py and passkey.py write with --json. First come all runs of seed 1, then of seed 2.
+A run is out/<group>/<name>_<seed>, its seeds are 1, 2, ... Its numbers are lines of results/<group>.jsonl,
+one an evaluation: what perplexity.py and passkey.py write with --json. All runs of seed 1 come first.
 """
 
 import argparse
