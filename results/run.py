@@ -39,12 +39,12 @@ RUNS = [  # group, name, seeds, how it is trained
     ("plain", "rope_a", 3, "config/plain_tiny.py --pos=rope_a"),
     ("plain", "normal", 3, "config/plain_tiny.py --fope_init=normal"),
 ]
-READ = [  # group, name, the trained run's name, how it is read in its place
-    ("recipe", "rope_yarn", "rope", "--set yarn_scale=16"),
-    ("recipe", "rope_theta", "rope", "--set rope_theta=160000"),
-    ("recipe", "rope_floor", "rope", "--set pos=fope fope_series=False"),
-    ("plain", "rope_yarn", "rope", "--set yarn_scale=16"),
-    ("plain", "rope_theta", "rope", "--set rope_theta=160000"),
+READ = [  # group, name of the trained run, what is changed when it is read
+    ("recipe", "rope", "--set yarn_scale=16"),
+    ("recipe", "rope", "--set rope_theta=160000"),
+    ("recipe", "rope", "--set pos=fope fope_series=False"),
+    ("plain", "rope", "--set yarn_scale=16"),
+    ("plain", "rope", "--set rope_theta=160000"),
 ]
 EVALUATIONS = [
     "perplexity.py {} --lengths 128 256 512 1024 2048 4096",
@@ -83,12 +83,9 @@ def make(group: str, name: str, seed: int, settings: str):
         resume = "--resume" if (run / "ckpt.pt").exists() else ""
         call(f"train.py {settings} --seed={seed} --out_dir=out/{group}/{name}_{seed} {resume}")
     evaluate(group, name, seed)
-    for read_group, read_name, trained, read_settings in READ:
-        if (read_group, trained) == (group, name):
-            link = ROOT / f"out/{group}/{read_name}_{seed}"
-            if not link.exists():
-                link.symlink_to(run)
-            evaluate(group, read_name, seed, read_settings)
+    for read_group, read_name, read_settings in READ:
+        if (read_group, read_name) == (group, name):
+            evaluate(group, name, seed, read_settings)
 
 
 if __name__ == "__main__":
