@@ -80,9 +80,8 @@ def main():
         print_points(exercise, results)
         for result in results:
             name = result["name"].split(": ")[1]
-            hint = result["output"].replace("\n", "\n" + " " * 12) or "all right"
-            print(f"    {name:<28} {result['score']:>3} of {result['max_score']}")
-            print(f"            {hint}")
+            hint = result["output"].replace("\n", "\n" + " " * 44) or "all right"
+            print(f"    {name:<28} {result['score']:>3} of {result['max_score']:<3} {hint}")
         tests += results
     print_points("together", tests)
     if args.json:
