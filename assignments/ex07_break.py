@@ -1,13 +1,13 @@
 """
-Exercise 7: break FoPE in three ways, and read the curves. 40 minutes and a training, 10 points. Needs exercise 2.
+Exercise 7: break FoPE in three ways, and read the curves. 40 minutes and a training, 10 points.
 
     python -m assignments.grade ex07
     python -m assignments.ex07_break out/fope_tiny      the curves, of a run that python train.py has made
 
-Three mistakes are easy to make. The coefficients a_ω are not kept with the weights but drawn again on loading.
-The clipped dimensions get sine 1, not 0 as Eq. 13 demands. The floor is taken from the length of the
+Three mistakes are easy to make. The coefficients a_ω are not kept with the weights but drawn again on
+loading. The clipped dimensions get sine 1, not 0 as Eq. 13 demands. The floor is taken from the length of the
 evaluation, not from N. Make each of them in a trained model, and find out which a curve of perplexity or
-accuracy by length would have shown you.
+accuracy by length would have shown you. It needs exercise 2.
 
 Each function changes the model in place and nothing but what it says: all weights stay, and so does
 model.config. A layer's encoding is block.attn.pos for block in model.blocks; change it, or put another in its
@@ -23,11 +23,9 @@ again with a run whose σ is a standard deviation, as in the paper's text (pytho
 import sys
 from copy import deepcopy
 
-import torch
-
 import data
 import passkey
-from model import GPT, FoPE, GPTConfig, autocast, load_checkpoint, pick_device
+from model import GPT, autocast, load_checkpoint, pick_device
 from perplexity import spread, token_losses
 
 
