@@ -66,6 +66,8 @@ class GPTConfig:
         require(self.n_embd % self.n_head == 0, "n_embd must be a multiple of n_head")
         for name in (self.pos, self.pos_global or self.pos):
             require(name in POSITIONS, f"no position encoding {name}; there are {', '.join(POSITIONS)}")
+        has_both = self.local_window > 0 or not self.pos_global
+        require(has_both, "pos_global is for the layers without a window: it needs a local_window")
         require(self.fope_init in ("xavier", "normal"), "fope_init is xavier or normal")
 
     @property
@@ -80,14 +82,14 @@ class GPTConfig:
 
 
 class NoPE(nn.Module):
-    """No position encoding: order enters through the causal mask alone."""
+    """No position encoding: order enters through the causal mask alone. The base of all others."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = config
 
     def encode(self, q: Tensor, k: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """For subclasses: writes the positions start, start + 1, ... into q and k, each (B, H, T, head_dim).
+        """A subclass writes the positions start, start + 1, ... into q and k, each (B, H, T, head_dim).
 
         Positions go on past block_size. q and k may come back with more features than head_dim, as many in
         one as in the other, and may be changed in any way: what scales queries (logn) has been done before.
@@ -110,10 +112,11 @@ class RoPE(NoPE):
         require(config.head_dim % 2 == 0, "head_dim, n_embd / n_head, must be even")
         self.dim = dim or config.head_dim  # M in θ^(-2m/M); FoPE gives its D
         frequencies = self.make_frequencies()  # which subclasses override
+        self.yarn_factor = 1.0
         if config.yarn_scale > 1:
             frequencies = yarn(frequencies, self.dim, config)
-        # YaRN also sharpens attention: cosine and sine, and so q and k, are scaled by this factor.
-        self.yarn_factor = 0.1 * math.log(config.yarn_scale) + 1
+            # YaRN also sharpens attention: cosine and sine, and so q and k, are scaled by this factor.
+            self.yarn_factor = 0.1 * math.log(config.yarn_scale) + 1
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def make_frequencies(self) -> Tensor:
@@ -161,7 +164,8 @@ class FoPE(RoPE):
     Pairs whose ω_m is below 2π/N get frequency zero: cosine 1 and sine 0 (Eq. 13).
 
     The paper's text draws the coefficients from N(0, σ); its code, and the default here, is Xavier-normal
-    with gain σ, which is much smaller (0.02 for the paper's 60M).
+    with gain σ, which is much smaller (0.02 for the paper's 60M). Where else its code differs from its text,
+    this follows the text: docs/paper.md.
 
     Eq. 11 and 13 give a score by the distance of query and key. As in the paper's code, q and k each get the
     series of their own position, so a score depends a little on more than the distance.
@@ -170,17 +174,16 @@ class FoPE(RoPE):
     def __init__(self, config: GPTConfig):
         super().__init__(config, config.fope_dim)
         require(self.dim % config.head_dim == 0, "fope_dim must be a multiple of head_dim")
-        # With the default, D = M, `dominant` is the identity: the 1 of Eq. 11 stands where ω is ω_m. Rows are
-        # the frequencies of the sum, columns the pairs that turn. With D = 2M every second row is an ω_m:
-        #     1 0
-        #     0 0
-        #     0 1
-        #     0 0
+        # Rows are the frequencies of the sum, columns the pairs that turn. The 1 of Eq. 11 stands where ω is
+        # the pair's own ω_m. So with the default, D = M, `dominant` is the identity; with a larger fope_dim
+        # only every second, third ... row is an ω_m.
         stride = self.dim // config.head_dim
         dominant = torch.eye(len(self.frequencies))[:, ::stride]
         noise = torch.zeros(2, config.n_head, *dominant.shape)  # for cosines, for sines
         if config.fope_series and config.fope_init == "xavier":
-            for coefficients in noise:
+            for (
+                coefficients
+            ) in noise:  # std: σ √(2 / (rows · columns + heads · columns)), as in the paper's code
                 nn.init.xavier_normal_(coefficients, gain=config.fope_sigma)
         elif config.fope_series:
             noise.normal_(std=config.fope_sigma)
@@ -284,7 +287,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, windo
     head_dim = v.size(-1)
     past = k_len - q_len  # keys before the first query's own
     piece = 4 * window
-    if bias is None and 0 < 2 * piece <= q_len:  # a long text in pieces, each with the keys that it can see
+    if bias is None and 0 < 2 * piece <= q_len:
+        # To save time and memory: a long text in pieces, each with the keys that it can see, as below.
         pieces = []
         for start in range(0, q_len, piece):
             end = min(start + piece, q_len)
@@ -292,9 +296,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, windo
             pieces.append(attention(q[:, :, start:end], k[:, :, seen], v[:, :, seen], None, window))
         return torch.cat(pieces, dim=2)
 
-    # A single query sees all keys and needs no mask; several without a cache need PyTorch's is_causal. But
-    # the mask is a matrix if there is a bias, if a window hides keys, and for several queries after a cache,
-    # of which is_causal would align the first with the first key.
+    # A matrix is needed if there is a bias, if a window hides keys, and for several queries after a cache, of
+    # which is_causal would align the first with the first key. Else several queries need PyTorch's is_causal,
+    # and a single one, which sees all keys, no mask.
     mask = None
     is_causal = False
     hides = 0 < window < k_len
@@ -305,8 +309,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, windo
     elif q_len > 1:  # a branch, since torch.compile may make of `q_len > 1` a symbol, which is no bool
         is_causal = True
     if bias is not None:
-        hidden = torch.finfo(q.dtype).min  # not -inf, of which some CUDA kernels may make NaN
-        mask = torch.where(mask, bias, hidden).to(q.dtype)[None]  # 4-D: fast on CPUs
+        lowest = torch.finfo(q.dtype).min  # not -inf, of which some CUDA kernels may make NaN
+        mask = torch.where(mask, bias, lowest).to(q.dtype)[None]  # (1, H, q_len, k_len)
     extra = q.size(-1) - head_dim
     if extra > 0:
         v = F.pad(v, (0, extra))  # the fast kernels want q, k and v equally wide
@@ -349,7 +353,7 @@ class CausalSelfAttention(nn.Module):
             q = self.scale_queries(q, past)
         q, k = self.pos.encode(q, k, past)
 
-        if cache:
+        if past > 0:
             k = torch.cat((cache["k"], k), dim=2)
             v = torch.cat((cache["v"], v), dim=2)
         if cache is not None:
@@ -427,7 +431,8 @@ class GPT(nn.Module):
     def forward(self, idx: Tensor, targets: Tensor | None = None):
         """Logits (B, T, vocab_size) and loss for tokens idx (B, T) and targets (B, T), what follows each.
 
-        Without targets: the last position's logits, (B, 1, vocab_size), and None.
+        These logits are to look at: gradients flow through the loss alone. Without targets: the last
+        position's logits, (B, 1, vocab_size), and None.
         Targets of -1 do not count. The loss is the mean over rows of the mean over a row's counted targets,
         so that the five digits of a passkey weigh as much as a row of text; each row needs one that counts.
         """
@@ -487,6 +492,8 @@ def autocast(device: torch.device, dtype: str = "auto") -> torch.autocast:
     before 8; training then needs a gradient scaler), else float32. Run the model in this rather than cast it:
     in a model cast to bfloat16, positions 8190 and 8191 would be one.
     """
+    known = ("auto", "float32", "bfloat16", "float16")
+    require(dtype in known, f"dtype is one of {', '.join(known)}, not {dtype}")
     if dtype == "auto":
         dtype = "float32"
         if device.type == "cuda":
@@ -502,7 +509,7 @@ def parse_setting(text: str, config_class=GPTConfig) -> tuple:
     """The key and the value of a text "key=value", the value in the type that config_class gives it."""
     key, _, value = text.partition("=")
     kinds = {field.name: field.type for field in fields(config_class)}
-    require(key in kinds, f"unknown setting {key}; python train.py --help lists all")
+    require(key in kinds, f"{config_class.__name__} has no {key}; python train.py --help shows it")
     if kinds[key] is bool:
         require(value in ("", "True", "False"), f"{key} is True or False, not {value}")
         return key, value != "False"  # a bare --key is True
@@ -521,11 +528,16 @@ def load_checkpoint(out_dir: str, device: torch.device, **settings) -> tuple[GPT
     path = Path(out_dir) / "ckpt.pt"
     require(path.exists(), f"there is no {path}; train.py makes it")
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    config = {field.name: checkpoint["config"][field.name] for field in fields(GPTConfig)}
-    torch.manual_seed(checkpoint["config"]["seed"])
-    model = GPT(GPTConfig(**(config | settings)))
-    # With another encoding, FoPE's coefficients stay as just drawn, or are left out.
+    saved = checkpoint["config"]
+    known = [field.name for field in fields(GPTConfig) if field.name in saved]  # a new field has its default
+    config = {name: saved[name] for name in known} | settings
+    # Where --set asks for another encoding, FoPE's coefficients are left out or stay as drawn here. The seed
+    # makes them the same in every call.
+    torch.manual_seed(saved["seed"])
+    model = GPT(GPTConfig(**config))
     fit = model.load_state_dict(checkpoint["model"], strict=not settings)
     learned = {name for name, _ in model.named_parameters()}
-    require(not learned & {*fit.missing_keys}, f"{path} lacks the weights of pos={model.config.pos}")
+    lacking = learned.intersection(fit.missing_keys)
+    left_out = [name for name in fit.unexpected_keys if ".pos." not in name]
+    require(not lacking and not left_out, f"the weights of {path} do not fit {settings}")
     return model.eval().to(device), checkpoint

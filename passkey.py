@@ -156,8 +156,8 @@ def main():
     args = parser.parse_args()
     require(args.trials >= 10 and 1 <= args.keys <= 26, "--trials is at least 10, --keys from 1 to 26")
 
-    first_model, first = load_checkpoint(args.runs[0], args.device)
-    N = first_model.config.block_size
+    _, first = load_checkpoint(args.runs[0], args.device)
+    N = first["config"]["block_size"]
     least = shortest(data.get_encoding(first["meta"]["encoding"]), args.keys)
     lengths = args.lengths or [n for n in (N // 2, N, 2 * N, 4 * N, 8 * N, 16 * N) if n >= least]
     lengths = sorted(lengths)

@@ -110,8 +110,8 @@ def main():
     args = parser.parse_args()
 
     # The text, the same for every length and run
-    first_model, first = load_checkpoint(args.runs[0], args.device)
-    N = first_model.config.block_size
+    _, first = load_checkpoint(args.runs[0], args.device)
+    N = first["config"]["block_size"]
     dataset = args.dataset or first["config"]["dataset"]
     meta = data.load_meta(dataset)
     tokens = data.load_tokens(dataset, "val")
@@ -133,10 +133,12 @@ def main():
     first_losses = {}  # the first run's, by length
     for run in args.runs:
         model, checkpoint = load_checkpoint(run, args.device, **dict(args.set))
-        same = checkpoint["meta"]["encoding"] == meta["encoding"]
-        require(same, f"{run} is not in the encoding of {dataset}, {meta['encoding']}")
-        same = checkpoint["meta"]["sha256"] == meta["sha256"] or args.dataset
-        require(same, f"{run} was trained on another corpus than data/{dataset}; name one by --dataset")
+        can_read = checkpoint["meta"]["encoding"] == meta["encoding"]
+        require(can_read, f"{run} is not in the encoding of {dataset}, {meta['encoding']}")
+        is_own = checkpoint["meta"]["sha256"] == meta["sha256"]
+        require(
+            is_own or args.dataset, f"{run} was trained on another corpus; name one to score by --dataset"
+        )
         perplexities = []
         differences = []
         errors = []
@@ -144,7 +146,9 @@ def main():
             with autocast(args.device):
                 losses = token_losses(model, text, length).flatten()  # of every token
             perplexities.append(losses.mean().exp().item())
-            difference = losses - first_losses.setdefault(length, losses)  # zero for the first run itself
+            if run == args.runs[0]:
+                first_losses[length] = losses
+            difference = losses - first_losses[length]  # zero for the first run itself
             differences.append(difference.mean().item())
             errors.append(standard_error(difference, documents))
         numbers = {

@@ -44,9 +44,7 @@ class TrainConfig(GPTConfig):
     dataset: str = "python"  # data/<dataset>, made by python -m data.prepare; its encoding sets vocab_size
     passkey_frac: float = 0.0  # share of rows that begin with a passkey prompt of random length
     passkey_keys: int = 1  # keys in a prompt; with several, each has a label, and one is asked for by it
-    passkey_filler: str = (
-        "grass"  # what stands around them: "grass", fixed sentences, or "text" of the corpus
-    )
+    passkey_filler: str = "grass"  # around them: "grass", always the same, or "text" of the corpus
     init_from: str = ""  # directory of a run whose weights to start from (fine-tuning)
     resume: bool = False  # continue the run in out_dir
     batch_size: int = 64  # sequences in one forward pass of one process
@@ -69,23 +67,24 @@ class TrainConfig(GPTConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.passkey_filler in ("grass", "text"), "passkey_filler is grass or text")
         self.out_dir = self.out_dir or f"out/{self.pos}_{self.name}"
 
 
 def parse_config(argv: list[str]) -> TrainConfig:
     """The configuration of a command line: defaults, then files of assignments, then --key=value."""
-    if "--help" in argv:
+    if "--help" in argv or "-h" in argv:
         print(__doc__, inspect.getsource(GPTConfig), inspect.getsource(TrainConfig), sep="\n")
         raise SystemExit
     settings = {}
     files = [arg for arg in argv if not arg.startswith("--")]
     for path in files or [Path(__file__).parent / "config/fope_tiny.py"]:
-        require(Path(path).exists(), f"there is no {path}")
+        require(Path(path).is_file(), f"there is no file {path} (settings are given as --key=value)")
         assignments = runpy.run_path(str(path))
         settings |= {key: value for key, value in assignments.items() if not key.startswith("_")}
     known = {field.name for field in fields(TrainConfig)}
     for key in settings:
-        require(key in known, f"unknown setting {key}; python train.py --help lists all")
+        require(key in known, f"TrainConfig has no {key}; python train.py --help shows it")
     for arg in argv:
         if arg.startswith("--"):
             key, value = parse_setting(arg.removeprefix("--"), TrainConfig)
@@ -143,13 +142,19 @@ def start_from(model: GPT, out_dir: str):
     the rest stays as drawn. (The paper's code restores the optimizer, too; here it starts anew.)
     """
     old_model, _ = load_checkpoint(out_dir, torch.device("cpu"))
+    for name in ("vocab_size", "n_layer", "n_head", "n_embd", "fope_dim"):
+        old_value = getattr(old_model.config, name)
+        new_value = getattr(model.config, name)
+        require(old_value == new_value, f"{name} is {old_value} in {out_dir}, not {new_value}")
     old = old_model.state_dict()
     new = model.state_dict()  # shares memory with the model
     for name in old.keys() & new.keys():
-        same = old[name].shape == new[name].shape or name.endswith("_coef")
-        require(same, f"{name} is {tuple(old[name].shape)} in {out_dir}, {tuple(new[name].shape)} here")
-        corner = tuple(slice(min(sizes)) for sizes in zip(old[name].shape, new[name].shape))
-        new[name][corner] = old[name][corner]
+        if name.endswith("_coef"):  # (n_head, frequencies, pairs)
+            rows = min(old[name].size(1), new[name].size(1))
+            columns = min(old[name].size(2), new[name].size(2))
+            new[name][:, :rows, :columns] = old[name][:, :rows, :columns]
+        else:
+            new[name].copy_(old[name])
 
 
 def require_same(checkpoint: dict, config: TrainConfig, meta: dict):
@@ -170,8 +175,9 @@ def validate(model: GPT, text: np.ndarray, length: int) -> float:
     model.eval()
     losses = perplexity.token_losses(model, text, length)
     model.train()
-    total = torch.tensor([losses.sum(), losses.numel()], device=model.lm_head.weight.device)
+    total = torch.tensor([losses.sum(), losses.numel()])
     if dist.is_initialized():
+        total = total.to(model.lm_head.weight.device)
         dist.all_reduce(total)
     return (total[0] / total[1]).item()
 

@@ -25,9 +25,9 @@ def get_encoding(name: str) -> tiktoken.Encoding:
         return tiktoken.Encoding(name, pat_str=r"(?s).{1,64}", mergeable_ranks=ranks, special_tokens=special)
     try:
         return tiktoken.get_encoding(name)
-    except OSError:  # what requests raises is one, too
+    except OSError as error:  # what requests raises is one, too
         how = "go online once or set TIKTOKEN_CACHE_DIR to its folder"
-        raise SystemExit(f"error: no vocabulary {name}: {how}") from None
+        raise SystemExit(f"error: no vocabulary {name}, {how} ({type(error).__name__})") from None
 
 
 def load_meta(name: str) -> dict:
@@ -71,4 +71,5 @@ def write_results(args: argparse.Namespace, **results):
     """Writes an evaluation's numbers to args.json, with its arguments and the code that made them."""
     settings = {key: value for key, value in vars(args).items() if key not in ("json", "plot")}
     about = {"commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     Path(args.json).write_text(json.dumps(settings | about | results, indent=1, default=str))

@@ -21,8 +21,10 @@ import shutil
 import sysconfig
 import time
 import urllib.request
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
 
@@ -133,7 +135,7 @@ def read_json(url: str) -> Iterator[str]:
                     yield document.encode(errors="replace").decode()  # half a surrogate pair is not UTF-8
                     done += 1
             return
-        except (OSError, EOFError) as error:  # the network's errors, and gzip's of a file that ended early
+        except (OSError, EOFError, HTTPException, zlib.error) as error:  # the network's, and half a file's
             problem = f"{url}, line {done + 1:,}: {type(error).__name__}: {error}"
             tqdm.write(problem)
     raise SystemExit(f"error: {problem} (finished shards stay: repeat the command to go on)")
@@ -183,6 +185,36 @@ def write_meta(folder: Path, meta: dict):
     os.replace(folder / "meta.tmp", folder / "meta.json")
 
 
+def write_corpus(folder: Path, shards: Iterable[Shard], encoding: tiktoken.Encoding, meta: dict):
+    """Writes all shards to `folder`, behind those that an earlier call finished there."""
+    if (folder / "meta.json").exists():
+        begun = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        for key in ("corpus", "url", "max_tokens", "encoding"):
+            if begun[key] != meta[key]:
+                raise SystemExit(
+                    f"error: {folder} was begun with {key} {begun[key]}: repeat it, or delete it"
+                )
+        meta = begun
+    need = 2.02 * (meta["max_tokens"] - meta["train_tokens"])  # bytes, validation included
+    free = shutil.disk_usage(folder).free
+    if meta["url"] and need > free:
+        raise SystemExit(f"error: not enough disk: {need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+    total = meta["max_tokens"] if meta["url"] else None
+    with tqdm(total=total, initial=meta["train_tokens"], unit="tok", unit_scale=True, disable=None) as bar:
+        for shard in islice(shards, meta["shards"], None):
+            if meta["train_tokens"] < meta["max_tokens"]:
+                write_shard(folder, shard, encoding, meta, bar)
+    if meta["train_tokens"] == 0 or meta["val_tokens"] == 0:
+        raise SystemExit("error: too little text: training and validation need a document each")
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        digest.update(np.memmap(folder / f"{split}.bin", mode="r"))
+    meta["sha256"] = digest.hexdigest()
+    write_meta(folder, meta)
+    counts = f"{meta['train_tokens']:,} training and {meta['val_tokens']:,} validation tokens"
+    print(f"{folder.with_name(meta['name'])}: {counts}")
+
+
 def prepare(corpus: str, paths: Iterable[str] = (), name="", encoding="", tokens=0.0, url=""):
     """Writes a corpus of CORPORA to data/<name>, by default its own name; nothing may stand there."""
     make_shards, default_encoding, default_url, default_tokens = CORPORA[corpus]
@@ -191,8 +223,8 @@ def prepare(corpus: str, paths: Iterable[str] = (), name="", encoding="", tokens
     out = DATA_DIR / (name or corpus)
     if out.exists():
         raise SystemExit(f"error: {out} is there already: use it, delete it, or choose another --name")
-    if bool(paths) != (corpus == "text"):
-        raise SystemExit("error: paths go with text, and only with text")
+    if bool(paths) != (corpus == "text") or bool(url) != bool(default_url):
+        raise SystemExit("error: paths go with text, and only with text; --url goes with c4 and books")
 
     # All is written beside and renamed at the end; after a failure, the shards that were downloaded stay.
     meta = {
@@ -206,35 +238,16 @@ def prepare(corpus: str, paths: Iterable[str] = (), name="", encoding="", tokens
         "val_tokens": 0,
         "shards": 0,
     }
-    folder = out.with_name(f"{out.name}.partial")
-    if not url:
-        shutil.rmtree(folder, ignore_errors=True)
+    own = "" if url else f".{os.getpid()}"
+    folder = out.with_name(f"{out.name}{own}.partial")
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "meta.json").exists():
-        begun = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        options = ("corpus", "url", "max_tokens", "encoding")
-        if any(begun[key] != meta[key] for key in options):
-            raise SystemExit(f"error: {folder} was begun with other options: repeat those, or delete it")
-        meta = begun
-    need = 2.02 * (meta["max_tokens"] - meta["train_tokens"])  # bytes, validation included
-    free = shutil.disk_usage(folder).free
-    if url and need > free:
-        raise SystemExit(f"error: not enough disk: {need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
-
-    total = meta["max_tokens"] if url else None
-    with tqdm(total=total, initial=meta["train_tokens"], unit="tok", unit_scale=True, disable=None) as bar:
-        for shard in islice(make_shards(url or paths), meta["shards"], None):
-            if meta["train_tokens"] < meta["max_tokens"]:
-                write_shard(folder, shard, encoder, meta, bar)
-    if meta["train_tokens"] == 0 or meta["val_tokens"] == 0:
-        raise SystemExit("error: too little text: training and validation need a document each")
-    digest = hashlib.sha256()
-    for split in ("train", "val"):
-        digest.update(np.memmap(folder / f"{split}.bin", mode="r"))
-    meta["sha256"] = digest.hexdigest()
-    write_meta(folder, meta)
-    folder.rename(out)
-    print(f"{out}: {meta['train_tokens']:,} training and {meta['val_tokens']:,} validation tokens")
+    try:
+        write_corpus(folder, make_shards(url or paths), encoder, meta)
+        if not out.exists():  # else another process was faster
+            folder.rename(out)
+    finally:
+        if not url:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
