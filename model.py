@@ -181,9 +181,8 @@ class FoPE(RoPE):
         dominant = torch.eye(len(self.frequencies))[:, ::stride]
         noise = torch.zeros(2, config.n_head, *dominant.shape)  # for cosines, for sines
         if config.fope_series and config.fope_init == "xavier":
-            for (
-                coefficients
-            ) in noise:  # std: σ √(2 / (rows · columns + heads · columns)), as in the paper's code
+            # With std σ √(2 / (rows · columns + heads · columns)), as in the paper's code
+            for coefficients in noise:
                 nn.init.xavier_normal_(coefficients, gain=config.fope_sigma)
         elif config.fope_series:
             noise.normal_(std=config.fope_sigma)
@@ -241,7 +240,8 @@ class ALiBi(NoPE):
     One feature would do in float32. bfloat16 has 8 significant bits, too few for positions above 256, so
     each number is written as a sum of two: j = high + low, high a multiple of 256 (exact up to 65,535), and
     m = coarse + rest. Their product is four products, and so four features; four zeros make them eight,
-    since CUDA's kernels want widths in multiples of 8.
+    since CUDA's kernels want widths in multiples of 8. Large terms meet small ones in that sum: attention's
+    output is up to 3e-4 from the formula's at 4,096 keys, 3e-3 at 16,384, below bfloat16's own rounding.
     """
 
     def __init__(self, config: GPTConfig):
