@@ -1,36 +1,39 @@
 """
-A picture of the position encodings themselves: what a query gives each key before it, by position alone.
+Two pictures of the position encodings themselves; nothing in them is trained.
 
-    python -m analysis.encodings --plot results/encodings.png
+    python -m analysis.encodings --scores scores.png --arcs arcs.png          (needs matplotlib)
 
-Query and key are the same vector at every position, all ones: what tells one key from another is only what
-the encoding writes. It is a layer of the paper's 60M model, but for N = 256, and nothing in it is trained.
+Scores: what a query gives each key before it if both are all ones, so that only the encoding tells keys
+apart. Top, a row is a pair of dimensions, the fastest first, and its colour what the pair adds; for NoPE and
+ALiBi a row is a head. Left of the dotted line keys are further away than in training: RoPE's slow pairs take
+values that training never showed, FoPE's are clipped and give every key the same. Bottom, the whole score, a
+line a head; softmax does not see a constant, so the query's own key gets 0.
 
-Top, the score in parts. For RoPE, RoPE-A and FoPE a row is a pair of dimensions, the fastest first, and its
-colour what that pair adds for each key; a stripe is a turn. Keys right of the dotted line are at most N away,
-as in training. Left of it RoPE's slow pairs take values that training never showed, RoPE-A's begin again, and
-FoPE's are clipped: they give every key the same. For ALiBi and NoPE a row is a head, its colour the score.
-Bottom, the score as attention takes it. Each head is a thin line; a thick one is their mean.
+Arcs: the points (cosine, sine) that three pairs of RoPE and FoPE visit in training and beyond. A fast pair
+has been everywhere by N. RoPE's slow one has seen an arc and leaves it past N; FoPE's stands still.
 """
 
 import argparse
 
-import numpy as np
 import torch
+from torch import Tensor
 
-import data
-from analysis.plots import NAMES, OTHER_STYLE, STYLES, new_figure, save
+from analysis.plots import COLORS, NAMES, new_figure
 from model import POSITIONS, GPTConfig, NoPE, RoPE
 
-N = 256
-QUERY = 2 * N  # its position: the nearer half of the keys lies as training has seen it, the farther does not
+N = 256  # training length; else a layer is the paper's 60M's
+QUERY = 2 * N  # position of the query: the nearer half of the keys lies as in training
 
 
-def position_scores(pos: NoPE, query: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores of the keys at 0, 1, ..., query for a query that stands at `query`, all vectors being ones.
+def make_encoding(name: str) -> NoPE:
+    torch.manual_seed(1337)  # FoPE's coefficients
+    return POSITIONS[name](GPTConfig(block_size=N, pos=name))
 
-    As parts, one for each pair of dimensions (H, pairs, keys), and as whole scores (H, keys). Features that
-    an encoding has added, and a bias, are in the whole alone.
+
+def position_scores(pos: NoPE, query: int) -> tuple[Tensor, Tensor]:
+    """Scores of the keys 0, 1, ..., query for a query at `query`, all vectors being ones: (H, keys).
+
+    Minus that of the last. And the part of each pair of dimensions, without a bias: (H, pairs, keys).
     """
     config = pos.config
     ones = torch.ones(1, config.n_head, query + 1, config.head_dim)
@@ -40,53 +43,65 @@ def position_scores(pos: NoPE, query: int) -> tuple[torch.Tensor, torch.Tensor]:
     bias = pos.bias(query + 1, query + 1)
     if bias is not None:
         whole = whole + bias[:, query]
-    own = products[..., -config.head_dim :]  # an encoding's own features come first
+    own = products[..., -config.head_dim :]  # ALiBi's own features come first
     first, second = own.chunk(2, dim=-1)  # dimension m is paired with m + head_dim / 2
-    return (first + second).transpose(1, 2), whole
+    return whole - whole[:, -1:], (first + second).transpose(1, 2)
 
 
-def draw():
-    figure = new_figure(15, 6)
+def draw_scores():
+    figure = new_figure(14, 5.5)
     panels = figure.subplots(2, len(POSITIONS), height_ratios=(3, 2), sharex=True)
-    keys = np.arange(QUERY + 1)
-    for i, name in enumerate(POSITIONS):
-        top = panels[0, i]
-        bottom = panels[1, i]
-        title = NAMES.get(name, name)
-        color, _ = STYLES.get(title, OTHER_STYLE)
-        torch.manual_seed(1337)  # FoPE's coefficients
-        pos = POSITIONS[name](GPTConfig(block_size=N, pos=name))
-        parts, whole = position_scores(pos, QUERY)
-        if isinstance(pos, RoPE):
-            rows = parts[0]
-            limit = 2 / pos.config.head_dim**0.5  # what a pair of ones gives itself, if nothing turns it
-            top.set_ylabel("pair of dimensions")
-        else:
-            rows = whole
-            limit = pos.config.head_dim**0.5
-            top.set_ylabel("head")
+    for name, column in zip(POSITIONS, panels.T):
+        top, bottom = column
+        pos = make_encoding(name)
+        whole, parts = position_scores(pos, QUERY)
+        is_rope = isinstance(pos, RoPE)
+        rows = parts[0] if is_rope else whole  # the first head's pairs, or all heads
+        limit = 0.25 if is_rope else 8  # a pair's greatest part; a whole score's
         extent = (-0.5, QUERY + 0.5, len(rows), 0)
-        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
-        top.imshow(rows.numpy(), aspect="auto", extent=extent, **style)
-        bottom.plot(keys, whole.T.numpy(), color=color, linewidth=0.8)
-        if name != "alibi":
-            bottom.plot(keys, whole.mean(dim=0).numpy(), color=color, linewidth=2)
-        for axes in (top, bottom):
+        top.imshow(rows, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", extent=extent)
+        top.set(title=NAMES.get(name, name), ylabel="pair" if is_rope else "head")
+        bottom.plot(whole.T, color="grey", linewidth=0.7)
+        bottom.set(xlabel="position of the key", ylabel="score", ylim=(-16, 1))
+        bottom.set_xticks([0, QUERY - N, QUERY], ["0", "N before", "query"])
+        for axes in column:
             axes.axvline(QUERY - N, color="black", linestyle=":")
-        top.set_title(title)
-        bottom.set(xlabel="position of the key", ylim=(-7, 8.5), xlim=(0, QUERY))
-        bottom.set_xticks([0, QUERY - N, QUERY], ["0", f"{QUERY - N}\nN before", f"{QUERY}\nquery"])
-        bottom.grid(alpha=0.3)
-    panels[1, 0].set_ylabel("score")
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--plot", type=data.output, required=True, help="draw them in this PNG file")
+def draw_arcs(speeds: tuple = (40, 3, 1 / 3), end: int = 3 * N):
+    """A row for RoPE and for FoPE, a column for each speed, in turns within N."""
+    figure = new_figure(9, 6.6)
+    panels = figure.subplots(2, len(speeds))
+    turns = RoPE(GPTConfig(block_size=N)).frequencies * N / (2 * torch.pi)
+    for row, name in zip(panels, ("rope", "fope")):
+        cos, sin = make_encoding(name).table(torch.arange(end))
+        if name == "fope":  # it has a table for each head
+            cos = cos[0]
+            sin = sin[0]
+        row[0].set_ylabel(NAMES[name])
+        for axes, speed in zip(row, speeds):
+            pair = (turns - speed).abs().argmin().item()  # the nearest
+            axes.plot(cos[N:, pair], sin[N:, pair], ".", color=COLORS[0], ms=9, label=f"N to {end // N} N")
+            axes.plot(cos[:N, pair], sin[:N, pair], ".", color=COLORS[1], ms=4, label="in training, up to N")
+            axes.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+            if name == "rope":
+                axes.set_title(f"pair {pair}, of {turns[pair]:.2g} turns in N")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def main():
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    parser.add_argument("--scores", help="draw the scores in this PNG file")
+    parser.add_argument("--arcs", help="draw the arcs in this PNG file")
     args = parser.parse_args()
-    save(draw(), args.plot)
+    if args.scores:
+        draw_scores().savefig(args.scores, dpi=150)
+    if args.arcs:
+        draw_arcs().savefig(args.arcs, dpi=150)
 
 
 if __name__ == "__main__":

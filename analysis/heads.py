@@ -1,13 +1,12 @@
 """
-Which heads find the passkey, and which layer loses it past N: what is left of the accuracy if one head's
-output is zero, and if one layer sees only its last N keys.
+Where a trained model finds the passkey, and where it loses it past N: what is left if one thing is changed.
 
     python -m analysis.heads out/fope_tiny
-    python -m analysis.heads out/fope_tiny --lengths 256 1024 --trials 100 --logn_scale 1 --json heads.json
+    python -m analysis.heads out/rope_tiny --lengths 256 1024 --trials 200 --factor 1.5 --json heads.json
 
-A head that the model needs takes the accuracy with it when it goes. How much attention a head pays to the
-key would not tell: it may look at the key and pass nothing on, or another head may do the same. If accuracy
-rises where a layer is held to its last N keys, what it read further back misled it.
+A row is one change in the trained model, a column a length: passkeys found, in %, and perplexity. If more are
+found where a layer is held to its last N keys, what it read further back misled it; if where queries are
+sharper, its attention was too diluted. A head that the model needs takes the accuracy with it when silent.
 """
 
 import argparse
@@ -17,104 +16,111 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import data
 import passkey
-from model import GPT, autocast, load_checkpoint, pick_device
+import perplexity
+from model import GPT, autocast, load_checkpoint, parse_setting, pick_device, require
 
 
 @contextlib.contextmanager
-def without_head(model: GPT, layer: int, head: int) -> Iterator[None]:
-    """Inside it, what this head of this layer has read counts as zero."""
+def hold(model: GPT, layer: int, keys: int) -> Iterator[None]:
+    """Inside it, a query of this layer sees only so many keys, up to its own."""
+    attn = model.blocks[layer].attn
+    before = attn.window
+    attn.window = keys
+    yield
+    attn.window = before
+
+
+@contextlib.contextmanager
+def sharpen(model: GPT, layer: int, factor: float) -> Iterator[None]:
+    """Inside it, the queries of this layer are multiplied by a factor; 0: by ln n / ln N, as with logn."""
+    attn = model.blocks[layer].attn
+    encode = attn.pos.encode
+
+    def sharper(q, k, start):
+        q = q * factor if factor > 0 else attn.scale_queries(q, start)
+        return encode(q, k, start)
+
+    attn.pos.encode = sharper
+    yield
+    del attn.pos.encode  # the class's own is there again
+
+
+@contextlib.contextmanager
+def silence(model: GPT, layer: int, head: int) -> Iterator[None]:
+    """Inside it, what this head has read counts as zero."""
     head_dim = model.config.head_dim
 
-    def erase(module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    def erase(module, inputs):
         y = inputs[0].clone()  # (B, T, n_embd), the heads side by side
         y[..., head * head_dim : (head + 1) * head_dim] = 0
         return y
 
     hook = model.blocks[layer].attn.c_proj.register_forward_pre_hook(erase)
-    try:
-        yield
-    finally:
-        hook.remove()
+    yield
+    hook.remove()
 
 
-@contextlib.contextmanager
-def near_alone(model: GPT, layer: int) -> Iterator[None]:
-    """Inside it, this layer sees only its last N keys, or those that its own window has."""
-    attn = model.blocks[layer].attn
-    before = attn.window
-    attn.window = before or model.config.block_size
-    try:
-        yield
-    finally:
-        attn.window = before
-
-
-def ablate(model: GPT, encoding, length: int, trials: int) -> dict:
-    """Accuracy of the whole model; without each head, as n_layer lists of n_head shares; and near_alone.
-
-    near_alone, a share a layer, is empty for lengths up to N, where it changes nothing.
-    """
-
-    def accuracy() -> float:
-        return float(np.mean(passkey.evaluate(model, encoding, length, trials)))
-
-    found = {"length": length, "whole": accuracy(), "without": [], "near_alone": []}
-    for layer in range(model.config.n_layer):
-        row = []
+def interventions(model: GPT, factor: float) -> Iterator[tuple[str, contextlib.AbstractContextManager]]:
+    """Name and context of each row. Left out is what would change nothing, or give log-n twice."""
+    N = model.config.block_size
+    yield "as it is", contextlib.nullcontext()
+    for layer, block in enumerate(model.blocks):
+        if block.attn.window == 0 or block.attn.window > N:
+            yield f"layer {layer}: last N keys", hold(model, layer, N)
+        if factor > 0 or not model.config.logn:
+            yield f"layer {layer}: sharper", sharpen(model, layer, factor)
         for head in range(model.config.n_head):
-            with without_head(model, layer, head):
-                row.append(accuracy())
-        found["without"].append(row)
-        if length > model.config.block_size:
-            with near_alone(model, layer):
-                found["near_alone"].append(accuracy())
-    return found
+            yield f"layer {layer}: no head {head}", silence(model, layer, head)
 
 
-def print_heads(name: str, found: dict) -> None:
-    heads = [f"head {head}" for head in range(len(found["without"][0]))]
-    print(f"{name}, {found['length']} tokens: {found['whole']:.1%} of the passkeys found; without")
-    if found["near_alone"]:
-        heads.append("only its last N keys")
-    print(" " * 10, *(f"{head:>8}" for head in heads))
-    for layer, row in enumerate(found["without"]):
-        cells = [f"{share:8.1%}" for share in row]
-        if found["near_alone"]:
-            cells.append(f"{found['near_alone'][layer]:20.1%}")
-        print(f"  layer {layer:2}", *cells, flush=True)
+def validation_text(checkpoint: dict, tokens: int, stretch: int) -> np.ndarray:
+    """About so many tokens of what the run was validated on, in stretches: (count, stretch + 1)."""
+    dataset = checkpoint["config"]["dataset"]
+    same = data.load_meta(dataset)["sha256"] == checkpoint["meta"]["sha256"]
+    require(same, f"the run was trained on another corpus than data/{dataset}")
+    text = data.load_tokens(dataset, "val")
+    require(stretch < len(text), f"the validation split is shorter than {stretch} tokens")
+    return text[perplexity.spread(len(text), max(tokens // stretch, 1), stretch)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def main():
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("runs", nargs="+", metavar="out/NAME", help="directories of runs")
-    parser.add_argument("--lengths", nargs="+", type=int, help="in tokens; default: N and 4 N of each run")
-    parser.add_argument("--trials", type=int, default=100, help="prompts a length and head")
-    parser.add_argument("--logn_scale", type=float, help="instead of the checkpoint's own")
-    parser.add_argument("--json", type=data.output, help="write the numbers to this file")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the first that is there")
+    parser.add_argument("--lengths", nargs="+", type=int, help="default: N and 4 N of each run")
+    parser.add_argument("--trials", type=int, default=100, help="passkeys a length and row (default: 100)")
+    parser.add_argument("--tokens", type=int, default=16_384, help="of text to score (default: 16384)")
+    parser.add_argument("--factor", type=float, default=0, help="of sharper queries; default: ln n / ln N")
+    parser.add_argument("--set", nargs="+", type=parse_setting, default=[], help="settings, as logn=True")
+    parser.add_argument("--json", help="write the numbers to this file")
+    parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
     args = parser.parse_args()
-    if args.trials < 1 or not 0 <= (args.logn_scale or 0) < math.inf:
-        parser.error("--trials must be above 0, --logn_scale not below 0")
 
-    device = pick_device(args.device)
     results = []
     for run in args.runs:
-        model, checkpoint = load_checkpoint(run, device, args.logn_scale)
+        model, checkpoint = load_checkpoint(run, args.device, **dict(args.set))
         encoding = data.get_encoding(checkpoint["meta"]["encoding"])
         N = model.config.block_size
-        for length in args.lengths or [N, 4 * N]:
-            with autocast(device):
-                found = ablate(model, encoding, length, args.trials)
-            config = checkpoint["config"] | {"logn_scale": model.config.logn_scale}
-            results.append({"checkpoint": run, "iter": checkpoint["iter"], "config": config, **found})
-            print_heads(Path(run).name, found)
-    if args.json:
-        data.write_results(args.json, args, results=results)
+        lengths = args.lengths or [N, 4 * N]
+        text = validation_text(checkpoint, args.tokens, math.lcm(*lengths))
+        print(f"{Path(run).name:24}", *(f"{length:>16}" for length in lengths))
+        rows = {}
+        results.append({"checkpoint": run, "iter": checkpoint["iter"], "lengths": lengths, "rows": rows})
+        for name, context in interventions(model, args.factor):
+            found = []
+            scores = []
+            with context, autocast(args.device):
+                for length in lengths:
+                    found.append(passkey.evaluate(model, encoding, length, args.trials).mean())
+                    scores.append(perplexity.token_losses(model, text, length).mean().exp().item())
+            rows[name] = {"passkey": found, "perplexity": scores}
+            cells = [f"{100 * share:7.1f} {score:8.2f}" for share, score in zip(found, scores)]
+            print(f"  {name:22}", *cells, flush=True)
+            if args.json:
+                data.write_results(args, results=results)
 
 
 if __name__ == "__main__":

@@ -1,69 +1,52 @@
 """
 Position encodings in the frequency domain: what the paper's Figures 2, 6 and 7 show, measured.
 
-    python -m analysis.spectrum                                     parts 1 to 3, which need no checkpoint
+    python -m analysis.spectrum                                  the paper's 60M, untrained: no run is needed
     python -m analysis.spectrum out/rope_tiny out/fope_tiny --plot spectrum.png --json spectrum.json
 
-    1  distortion    a nonlinearity turns two frequencies into their linear combinations (Lemma 1, Figure 2)
-    2  truncation    a frequency that makes no whole turn in N leaks (Eq. 10)
-    3  score         the expected score by distance (Figure 7), and how far FoPE is from exactly relative
-    4  sizes         |q| and |k| by RoPE's frequency of their dimension (Figure 6), on validation text
+    distortion   a nonlinearity makes new frequencies of two (Lemma 1, Figure 2a); of a run: each layer's MLP
+    truncation   a frequency that makes no whole turn in N tokens leaks into others (Eq. 10, Figure 2b)
+    activations  the mean of q and k, by how often RoPE's frequency of a pair turns in N (Figure 6)
+    score        the expected score by distance (Figure 7), and how far it depends on more than distance
 """
 
 import argparse
 import math
 from collections.abc import Callable
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import data
-import perplexity
-from analysis.plots import new_figure, save
-from analysis.window import own_text
-from model import GPT, POSITIONS, GPTConfig, RoPE, load_checkpoint, pick_device
+from analysis.heads import validation_text
+from analysis.plots import new_figure
+from model import GPT, POSITIONS, GPTConfig, RoPE, load_checkpoint, parse_setting
 
-TURNS = (37, 101)  # of the two waves of part 1
-MEANS = (0.0, 0.1, 1.0)  # of q and k in Figure 7
-EDGES = (
-    0,
-    0.25,
-    1,
-    4,
-    16,
-    math.inf,
-)  # of the groups of part 4, in turns within N; under 1 is under the floor
+TURNS = [37, 101]  # of the two waves whose distortion is measured
 
 
-# ---------------------------------------------------------------------------------------------------------
-# 1  Distortion, 2  truncation
+def distortion(layer: Callable, directions: Tensor, length: int = 4096) -> Tensor:
+    """Amplitudes at 0, 1, 2, ... turns of layer(u cos ω1 n + v cos ω2 n), n < length, over all dimensions.
 
-
-def distortion(g: Callable, turns: tuple[int, int] = TURNS, length: int = 4096) -> torch.Tensor:
-    """Amplitudes of g(cos ω1 n + cos ω2 n) at 0, 1, 2, ... turns in `length` samples: (length // 2 + 1,).
-
-    ω1 and ω2 make whole `turns`, so before g each is a single entry: whatever else is not zero is g's doing.
+    directions (2, width) are u and v. Before the layer, each wave is one line of the spectrum, since it makes
+    whole turns, TURNS: what lies elsewhere is the layer's doing.
     """
     n = torch.arange(length, dtype=torch.float64)
-    first = torch.cos(2 * math.pi * turns[0] * n / length)
-    second = torch.cos(2 * math.pi * turns[1] * n / length)
-    amplitudes = torch.fft.rfft(g(first + second), norm="forward").abs()
+    angles = 2 * math.pi / length * n[:, None] * torch.tensor(TURNS)  # (length, 2)
+    x = angles.cos().float() @ directions  # (length, width)
+    amplitudes = torch.fft.rfft(layer(x), dim=0, norm="forward").abs()
     amplitudes[1:] *= 2  # a real wave's other half lies at the negative frequency
-    return amplitudes
+    return amplitudes.square().mean(dim=1).sqrt()
 
 
-def combination(turn: int, turns: tuple[int, int] = TURNS, order: int = 8) -> tuple[int, int] | None:
-    """The j, k of least |j| + |k| <= order so that j ω1 + k ω2 makes `turn` turns, either way; or None."""
-    best = None
-    for j in range(order + 1):
-        for k in range(j - order, order - j + 1):
-            hit = abs(j * turns[0] + k * turns[1]) == turn
-            if hit and (best is None or (j + abs(k), -k) < (best[0] + abs(best[1]), -best[1])):
-                best = (j, k)
-    return best
+def new_share(amplitudes: Tensor) -> float:
+    """Share of the energy, the constant aside, at other frequencies than the two waves'."""
+    energy = amplitudes.square()
+    return 1 - (energy[TURNS].sum() / energy[1:].sum()).item()
 
 
 def truncation(turns: float, length: int = 512) -> float:
@@ -74,26 +57,43 @@ def truncation(turns: float, length: int = 512) -> float:
     n = torch.arange(length, dtype=torch.float64)
     wave = torch.exp(2j * math.pi * turns / length * n)
     samples = 256 * length  # zeros after the wave show its spectrum between the whole turns
-    energy = torch.fft.fft(wave, n=samples).abs() ** 2
+    energy = torch.fft.fft(wave, n=samples).abs().square()
     found_turns = torch.fft.fftfreq(samples, dtype=torch.float64) * length
     near = (found_turns - turns).abs() < turns / 2
     return (energy[near].sum() / energy.sum()).item()
 
 
-# ---------------------------------------------------------------------------------------------------------
-# 3  The expected score
+def rope_turns(config: GPTConfig) -> Tensor:
+    """How often RoPE's frequency of each pair turns within N; under FoPE's floor it is under 1: (pairs,)."""
+    return RoPE(config).make_frequencies() * config.block_size / (2 * math.pi)
 
 
-def score(encodings: list[RoPE], distances: list[int], shifts: int) -> dict:
-    """The expected score of q and k by distance, for RoPE and its kin, and how it moves when both shift.
+@torch.no_grad()
+def activations(model: GPT, idx: Tensor) -> Tensor:
+    """Size of the mean of q and k over tokens idx (B, T), as the encoding gets them: (n_layer, 2, pairs)."""
+    sizes = []
+
+    def record(encode, q, k, start):
+        mean = torch.stack((q, k)).float().mean(dim=(1, 3))  # (2, H, head_dim)
+        pairs = mean.unflatten(2, (2, -1))  # (2, H, 2, pairs)
+        sizes.append(pairs.square().mean(dim=(1, 2)).sqrt())  # the root mean square over heads and the pair
+        return encode(q, k, start)
+
+    for block in model.blocks:
+        block.attn.pos.encode = partial(record, block.attn.pos.encode)
+    model.hidden(idx)
+    for block in model.blocks:
+        del block.attn.pos.encode  # the class's own is there again
+    return torch.stack(sizes)
+
+
+def score(encodings: list[RoPE], distances: range, shifts: int) -> tuple[list[float], float]:
+    """The expected score at each distance, for q and k of mean 1, and how far a score depends on more.
 
     Let z_m(n) be cos + i sin of the table: e^{iω_m n}, or FoPE's series. With h_m = z_m(a) z_m(b)* (Eq. 3),
-    independent q and k whose elements all have the mean μ score 2 μ² Σ_m Re h_m.
-
-    "score" is that at μ = 1 for each distance a - b, the mean over all heads of `encodings` and over
-    b = 0, ..., shifts - 1; "spread" is its standard deviation over b, 0 if nothing but the distance counts.
-    "deviation" is for q and k of mean 0, over all distances: the root mean square change of a score as b
-    changes, relative to the root mean square score.
+    independent q and k whose elements all have the mean μ score 2 μ² Σ_m Re h_m at positions a and b. The
+    mean is over heads and over b = 0, ..., shifts - 1. The second number is for q and k of mean 0: the root
+    mean square change of a score as both shift, relative to the score; 0 if only the distance counts.
     """
     positions = torch.arange(max(distances) + shifts)
     heads = []
@@ -103,194 +103,107 @@ def score(encodings: list[RoPE], distances: list[int], shifts: int) -> dict:
         heads.append(z.view(-1, len(positions), z.size(-1)))
     z = torch.cat(heads)  # (heads, positions, pairs)
     scores = []
-    spreads = []
     moved = 0.0
     total = 0.0
     for distance in distances:
         h = z[:, distance : distance + shifts] * z[:, :shifts].conj()  # (heads, shifts, pairs)
-        by_shift = 2 * h.real.sum(dim=-1)
-        scores.append(by_shift.mean().item())
-        spreads.append(by_shift.var(dim=1, correction=0).mean().sqrt().item())
+        scores.append(2 * h.real.sum(dim=-1).mean().item())
         moved += (h - h.mean(dim=1, keepdim=True)).abs().square().sum().item()
         total += h.abs().square().sum().item()
-    deviation = math.sqrt(moved / total)
-    return {"distances": distances, "score": scores, "spread": spreads, "deviation": deviation}
+    return scores, math.sqrt(moved / total)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# 4  The sizes of q and k
-
-
-def turns_in_training(config: GPTConfig) -> torch.Tensor:
-    """How often RoPE's frequency of each pair of dimensions turns within N, whatever the encoding: (pairs,).
-
-    Under 1 it is under FoPE's floor 2π/N.
-    """
-    exponents = torch.arange(0, config.head_dim - 1, 2) / config.head_dim
-    return config.rope_theta**-exponents * config.block_size / (2 * math.pi)
-
-
-@torch.inference_mode()
-def measure_sizes(model: GPT, idx: torch.Tensor) -> torch.Tensor:
-    """Root mean square of q and k by pair of dimensions, over tokens idx (B, T): (n_layer, 2, n_head, pairs).
-
-    As the encoding gets them: after QK norm and scaled queries, before positions are written in.
-    """
-    sizes = []
-
-    def look(q: torch.Tensor, k: torch.Tensor) -> None:
-        pairs = model.config.head_dim // 2
-        for x in (q, k):  # (B, H, T, head_dim)
-            squares = x.float().square().mean(dim=(0, 2))  # (H, head_dim)
-            squares = (squares[:, :pairs] + squares[:, pairs : 2 * pairs]) / 2
-            sizes.append(squares.sqrt().cpu())
-
-    for block in model.blocks:
-        block.attn.pos.encode = look_first(look, block.attn.pos.encode)
-    model.hidden(idx)
-    for block in model.blocks:
-        del block.attn.pos.encode  # what stood before it, the class's own, is there again
-    return torch.stack(sizes).unflatten(0, (-1, 2))
-
-
-def look_first(look: Callable, encode: Callable) -> Callable:
-    def wrapped(q, k, start):
-        look(q, k)
-        return encode(q, k, start)
-
-    return wrapped
-
-
-def group_sizes(sizes: torch.Tensor, turns: torch.Tensor) -> list[list[float | None]]:
-    """Root mean square of q and of k in each group of EDGES, over layers and heads; None for no pair."""
-    rows = []
-    for part in range(2):
-        row = []
-        for low, high in pairwise(EDGES):
-            members = (turns >= low) & (turns < high)
-            squares = sizes[:, part, :, members].square()
-            row.append(squares.mean().sqrt().item() if members.any() else None)
-        rows.append(row)
-    return rows
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Tables and pictures
-
-
-def report_theory(results: dict) -> None:
-    silu = distortion(F.silu)
-    waves = []
-    for turn in silu.argsort(descending=True)[:10].tolist():
-        waves.append({"waves": combination(turn), "amplitude": silu[turn].item()})
-    old = silu[list(TURNS)].square().sum() / silu[1:].square().sum()
-    results["distortion"] = {"strongest": waves, "share_new": 1 - old.item()}
-    print("1  SiLU(cos ω1 n + cos ω2 n): the strongest waves j ω1 + k ω2, as (j, k), and their amplitudes")
-    print("  ", "  ".join(f"{wave['waves']} {wave['amplitude']:.3f}" for wave in waves))
-    print(f"   {1 - old:.1%} of the energy, the constant aside, lies at new frequencies\n")
-
-    shares = {turns: truncation(turns) for turns in (0.1, 0.25, 0.5, 0.9, 1, 1.5, 2, 4, 16, 64)}
-    results["truncation"] = shares
-    print("2  energy within ω/2 of ω, by the turns that ω makes in N = 512")
-    print("  ", "  ".join(f"{turns:g}: {share:.1%}" for turns, share in shares.items()) + "\n")
-
-
-def report_score(results: dict, name: str, encodings: list[RoPE]) -> None:
+def add_score(results: dict, name: str, encodings: list[RoPE]):
     N = encodings[0].config.block_size
-    distances = list(range(0, 8 * N + 1, max(N // 16, 1)))
-    found = score(encodings, distances, shifts=N)
-    results["score"][name] = found
+    distances = range(0, 8 * N + 1, max(N // 16, 1))
+    scores, deviation = score(encodings, distances, shifts=N)
+    results["score"][name] = {"distances": list(distances), "score": scores, "deviation": deviation}
+    cells = [f"{value:.1f}" for value in scores[::16]]
+    print(f"{name}: expected score at distance 0, N, 2N, ..., 8N:", *cells)
+    print(f"  for q and k of mean 0, shifting both moves a score by {deviation:.1%}", flush=True)
+
+
+def add_run(results: dict, name: str, model: GPT, checkpoint: dict):
+    config = model.config
+    encodings = [block.attn.pos for block in model.blocks if isinstance(block.attn.pos, RoPE)]
+    if encodings:
+        add_score(results, name, encodings)
+    shares = []
+    for block in model.blocks:
+        directions = torch.randn(2, config.n_embd)
+        shares.append(new_share(distortion(nn.Sequential(block.norm_2, block.mlp), directions)))
+    results["distortion"][name] = shares
     print(
-        f"3  {name}: expected score by distance, ± over shifts, for q and k of mean 1 (of mean μ: times μ²)"
+        f"{name}: of what each layer's MLP gives of two waves, at new frequencies:",
+        *(f"{x:.0%}" for x in shares),
     )
-    cells = []
-    for distance in (0, N // 4, N, 2 * N, 8 * N):
-        i = distances.index(distance // (distances[1]) * distances[1])
-        cells.append(f"{distances[i]}: {found['score'][i]:.1f}±{found['spread'][i]:.1f}")
-    print("  ", "  ".join(cells))
-    print(f"   for q and k of mean 0, shifting both moves a score by {found['deviation']:.1%}\n", flush=True)
 
-
-def report_run(results: dict, run: str, device: torch.device) -> None:
-    model, checkpoint = load_checkpoint(run, torch.device("cpu"))
-    encodings = [block.attn.pos for block in model.blocks]
-    if isinstance(encodings[0], RoPE):
-        report_score(results, run, encodings)
-    model.to(device)
-    tokens = own_text(checkpoint)
-    N = model.config.block_size
-    text = tokens[perplexity.spread(len(tokens), 16, N)[:, :-1]]
-    turns = turns_in_training(model.config)
-    sizes = measure_sizes(model, torch.from_numpy(text.astype(np.int64)).to(device))
-    groups = group_sizes(sizes, turns)
-    results["sizes"][run] = {"turns": turns.tolist(), "sizes": sizes.tolist(), "groups": groups}
-    print(f"4  {run}: root mean square of q and k, by RoPE's turns within N (under 1: under the floor)")
-    names = [f"{low:g} to {high:g}" for low, high in pairwise(EDGES)]
-    print("    ", *(f"{name:>10}" for name in names))
-    for letter, row in zip("qk", groups):
-        cells = ["" if value is None else f"{value:.3f}" for value in row]
-        print(f"    {letter}", *(f"{cell:>10}" for cell in cells), flush=True)
-    print()
+    text = validation_text(checkpoint, 16 * config.block_size, config.block_size)
+    sizes = activations(model, torch.from_numpy(text[:, :-1].astype(np.int64)))
+    turns = rope_turns(config)
+    results["activations"][name] = {"turns": turns.tolist(), "sizes": sizes.tolist()}
+    slow = sizes[..., turns < 1].square().mean(dim=(0, 2)).sqrt()  # (2,)
+    fast = sizes[..., turns >= 1].square().mean(dim=(0, 2)).sqrt()
+    for i, letter in enumerate("qk"):
+        print(
+            f"  size of the mean {letter}: {slow[i]:.2f} under the floor, {fast[i]:.2f} over it", flush=True
+        )
 
 
 def draw(results: dict):
-    figure = new_figure(14, 8)
-    panels = figure.subplots(2, 3)
-    lemma, leak, means, scores, queries, keys = panels.flat
-    lemma.stem(distortion(F.silu)[:300], markerfmt=" ", basefmt=" ")
-    title = f"SiLU(cos ω1 n + cos ω2 n), ω1: {TURNS[0]} turns, ω2: {TURNS[1]}"
-    lemma.set(title=title, xlabel="turns", ylabel="amplitude")
+    figure = new_figure(12, 8)
+    waves, leak, scores, means = figure.subplots(2, 2).flat
+    waves.stem(results["lemma"][:300], markerfmt=" ", basefmt=" ")
+    waves.set(title=f"SiLU of waves of {TURNS[0]} and {TURNS[1]} turns", xlabel="turns", ylabel="amplitude")
     leak.semilogx(results["truncation"].keys(), results["truncation"].values(), "o-")
-    leak.set(title="truncation at N", xlabel="turns of ω in N", ylabel="energy within ω/2 of ω")
-    for i, (name, found) in enumerate(results["score"].items()):
-        middle = np.array(found["score"])
-        spread = np.array(found["spread"])
-        scores.plot(found["distances"], middle, f"C{i}", label=Path(name).name)
-        scores.fill_between(found["distances"], middle - spread, middle + spread, color=f"C{i}", alpha=0.4)
-    name, found = next(iter(results["score"].items()))
-    for mean in MEANS:
-        values = mean**2 * np.array(found["score"])
-        means.plot(found["distances"], values, label=f"q and k of mean {mean:g}")
-    means.set(title=f"{name}: expected score", xlabel="distance")
-    means.set_yscale("symlog", linthresh=0.1)
-    scores.set(title="expected score, mean 1 (band: shifts)", xlabel="distance")
-    for i, (run, found) in enumerate(results["sizes"].items()):
-        sizes = np.array(found["sizes"])  # (layers, 2, heads, pairs)
-        for part, axes in enumerate((queries, keys)):
-            root_mean_square = np.sqrt((sizes[:, part] ** 2).mean(axis=(0, 1)))
-            axes.loglog(found["turns"], root_mean_square, f"C{i}o-", label=Path(run).name)
-    for axes, letter in ((queries, "q"), (keys, "k")):
-        axes.axvline(1, color="grey", linestyle=":")
-        axes.set(
-            title=f"size of {letter} (left of the line: under the floor)", xlabel="RoPE's turns within N"
-        )
-    for axes in (means, scores, queries, keys):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7)
+    leak.set(title="truncation at N", xlabel="turns of ω in N", ylabel="share of the energy within ω/2 of ω")
+    for name, found in results["score"].items():
+        scores.plot(found["distances"], found["score"], label=name)
+        scores.legend()
+    scores.set(title="expected score, q and k of mean 1", xlabel="distance, tokens")
+    for i, (name, found) in enumerate(results["activations"].items()):
+        sizes = np.sqrt(np.square(found["sizes"]).mean(axis=0))  # over layers: (2, pairs)
+        means.loglog(found["turns"], sizes[0], f"C{i}o-", label=f"{name}, q")
+        means.loglog(found["turns"], sizes[1], f"C{i}x--", label=f"{name}, k")
+        means.legend()
+    means.set_visible(len(results["activations"]) > 0)
+    means.axvline(1, color="grey", linestyle=":")
+    means.set(title="size of the mean (left of the line: under the floor)", xlabel="RoPE's turns in N")
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+@torch.no_grad()
+def main():
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("runs", nargs="*", metavar="out/NAME", help="directories of runs")
-    parser.add_argument("--json", type=data.output, help="write the numbers to this file")
-    parser.add_argument("--plot", type=data.output, help="draw them in this PNG file")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the first that is there")
+    parser.add_argument("--set", nargs="+", type=parse_setting, default=[], help="settings, as yarn_scale=16")
+    parser.add_argument("--json", help="write the numbers to this file")
+    parser.add_argument("--plot", help="draw them in this PNG file (needs matplotlib)")
     args = parser.parse_args()
-    device = pick_device(args.device)
-    torch.manual_seed(1337)  # FoPE's coefficients
-    results = {"score": {}, "sizes": {}}
-    report_theory(results)
+
+    torch.manual_seed(1337)  # FoPE's coefficients, and the waves' directions
+    lemma = distortion(F.silu, torch.ones(2, 1))
+    shares = {turns: truncation(turns) for turns in (0.1, 0.25, 0.5, 0.9, 1, 1.5, 2, 4, 16, 64)}
+    results = {
+        "lemma": lemma.tolist(),
+        "truncation": shares,
+        "distortion": {},
+        "activations": {},
+        "score": {},
+    }
+    print(f"SiLU of two waves: {new_share(lemma):.0%} of the energy is at new frequencies")
+    leaks = ", ".join(f"{turns:g}: {share:.0%}" for turns, share in shares.items())
+    print("a wave cut off at N: energy within half its frequency of it, by its turns in N:", leaks)
     for pos in ("rope", "fope"):  # a layer of the paper's 60M; nothing in these tables is trained
-        encoding = POSITIONS[pos](GPTConfig(pos=pos))
-        report_score(results, f"{pos}, 60M", [encoding])
+        add_score(results, f"{pos}, 60M", [POSITIONS[pos](GPTConfig(pos=pos))])
     for run in args.runs:
-        report_run(results, run, device)
+        model, checkpoint = load_checkpoint(run, torch.device("cpu"), **dict(args.set))
+        add_run(results, Path(run).name, model, checkpoint)
     if args.json:
-        data.write_json(args.json, results)
+        data.write_results(args, **results)
     if args.plot:
-        save(draw(results), args.plot)
+        draw(results).savefig(args.plot, dpi=150)
 
 
 if __name__ == "__main__":
