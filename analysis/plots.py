@@ -1,9 +1,9 @@
 """
 Tables and figures over seeds, of what perplexity.py and passkey.py wrote with --json.
 
-    python -m analysis.plots results/recipe --tables
+    python -m analysis.plots results/recipe.jsonl --tables
     python -m analysis.plots a.json b.json --tables --order fope rope --baseline rope
-    python -m analysis.plots results/recipe --figure figure.png --names fope=FoPE "rope_yarn=RoPE with YaRN"
+    python -m analysis.plots results/recipe.jsonl --figure figure.png --names fope=FoPE "cf=clipping alone"
 
 A run's directory is named NAME_SEED: out/recipe/rope_yarn_2 is seed 2 of the group rope_yarn. Settings that
 --set replaced belong to the group's name, as in "rope yarn_scale=16". A run may be spread over several
@@ -50,13 +50,15 @@ class Results:
         for path in paths:
             files = sorted(path.glob("*.json")) if path.is_dir() else [path]
             for file in files:
-                self.add(file)
+                require(file.exists(), f"there is no {file}")
+                text = file.read_text(encoding="utf-8")
+                parts = text.splitlines() if file.suffix == ".jsonl" else [text]
+                for part in parts:
+                    self.add(json.loads(part), file)
         require(self.groups, "no results of perplexity.py or passkey.py are there")
 
-    def add(self, file: Path):
-        """Adds the numbers of a file; one that is not perplexity.py's or passkey.py's has none."""
-        require(file.exists(), f"there is no {file}")
-        content = json.loads(file.read_text(encoding="utf-8"))
+    def add(self, content: dict, file: Path):
+        """Adds the numbers of an evaluation; what is not perplexity.py's or passkey.py's has none."""
         for result in content.get("results", []):
             if "perplexity" in result:
                 measure = "perplexity"
@@ -194,7 +196,13 @@ def draw(results: Results, groups: list[str], names: dict[str, str]):
 def main():
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="JSON files, or folders of them")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="JSON files, or folders of them; .jsonl has one a line",
+    )
     parser.add_argument("--tables", action="store_true", help="print tables in Markdown")
     parser.add_argument("--figure", help="draw both measures in this PNG file (needs matplotlib)")
     parser.add_argument("--order", nargs="+", metavar="GROUP", help="these groups alone, in this order")
