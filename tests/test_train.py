@@ -9,7 +9,6 @@ Models of one narrow layer train for six steps on a corpus of a few thousand let
 import functools
 import gc
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -156,12 +155,11 @@ def tokens(corpus) -> np.ndarray:
 
 def test_command_line_over_file_over_default(tmp_path):
     (tmp_path / "a.py").write_text("_half = 8\nn_embd = 2 * _half\nlearning_rate = 1\npos = 'rope'")
-    (tmp_path / "b.py").write_text("beta1 = 0.5\nbeta2 = 0.5\nn_head = 2")
+    (tmp_path / "b.py").write_text("beta2 = 0.5\nn_head = 2")
     files = [str(tmp_path / "a.py"), str(tmp_path / "b.py")]
-    config = train.parse_config(["--n_embd=32", *files, "--name=a=b", "--qk_norm", "--beta1=0"])
-    assert (config.n_embd, config.n_head, config.learning_rate) == (32, 2, 1)
-    assert (config.beta1, config.beta2, config.qk_norm) == (0, 0.5, True)
-    assert config.out_dir == "out/rope_a=b"
+    config = train.parse_config(["--n_embd=32", *files, "--name=a=b", "--qk_norm"])
+    assert (config.n_embd, config.n_head, config.learning_rate, config.beta2) == (32, 2, 1, 0.5)
+    assert config.qk_norm and config.out_dir == "out/rope_a=b"
     assert config.weight_decay == train.TrainConfig().weight_decay
 
 
@@ -197,19 +195,17 @@ def test_learning_rate():
 # Batches
 
 
-@pytest.mark.parametrize("settings", [{}, PASSKEYS], ids=["text", "passkeys"])
-def test_a_batch_is_a_function_of_seed_step_and_row(tokens, settings):
+def test_a_batch_is_a_function_of_seed_step_and_row(tokens):
     def draw(rows: range, seed: int = 1, step: int = 0):
-        config = train.TrainConfig(**(TINY | settings | {"seed": seed}))
-        return train.get_batch(config, tokens, ENCODING, step, rows)
+        config = train.TrainConfig(**(TINY | PASSKEYS | {"seed": seed}))
+        x, y = train.get_batch(config, tokens, ENCODING, step, rows)
+        return torch.cat((x, y), dim=1)
 
-    x, y = draw(range(8))
-    draw(range(8), seed=5)  # nothing is remembered from one call to the next
-    parts = [draw(rows) for rows in (range(3), range(3, 4), range(4, 8))]
-    assert torch.equal(torch.cat([part[0] for part in parts]), x)
-    assert torch.equal(torch.cat([part[1] for part in parts]), y)
-    assert not torch.equal(draw(range(8), seed=2)[0], x)
-    assert not torch.equal(draw(range(8), step=1)[0], x)
+    batch = draw(range(8))
+    parts = [draw(rows) for rows in (range(4, 8), range(3, 4), range(3))]  # as processes might share it
+    assert torch.equal(torch.cat(parts[::-1]), batch)
+    assert not torch.equal(draw(range(8), seed=2), batch)
+    assert not torch.equal(draw(range(8), step=1), batch)
 
 
 def test_rows_are_windows_of_the_whole_corpus_and_targets_are_shifted():
@@ -225,44 +221,49 @@ def test_rows_are_windows_of_the_whole_corpus_and_targets_are_shifted():
 
 
 @pytest.mark.parametrize("keys, filler", [(1, "grass"), (3, "text")])
-def test_passkey_rows(keys, filler, tokens):
+def test_passkey_rows(keys, filler, tokens, monkeypatch):
     """Begin with a prompt and its answer, and only the answer counts; other rows are what they were."""
+    make_prompt = passkey.make_prompt
+    made = []
+
+    def note_prompt(encoding, length, depth, rng, keys, text):
+        prompt, key = make_prompt(encoding, length, depth, rng, keys, text)
+        made.append((length, depth, keys, text, prompt, key))
+        return prompt, key
+
+    monkeypatch.setattr(passkey, "make_prompt", note_prompt)
     sizes = TINY | {"block_size": 400}
     config = train.TrainConfig(**sizes, passkey_frac=0.5, passkey_keys=keys, passkey_filler=filler)
     x, y = train.get_batch(config, tokens, ENCODING, 0, range(200))
     text_x, text_y = train.get_batch(train.TrainConfig(**sizes), tokens, ENCODING, 0, range(200))
-    corpus = (tokens % 256).astype(np.uint8).tobytes()  # an end-of-text becomes a 0
-    lengths = []
-    for i in range(200):
-        row = bytes((x[i] % 256).tolist())
-        if not row.startswith(b"Find the key."):
-            assert torch.equal(x[i], text_x[i]) and torch.equal(y[i], text_y[i])
-            continue
-        counted = (y[i] >= 0).nonzero().flatten()
-        length = counted[-1].item() + 2  # of prompt and answer
-        answer = row[length - 6 : length]
-        assert counted.tolist() == list(range(length - 7, length - 1))
-        assert bytes(y[i, counted].tolist()) == answer
-        question = re.search(rb" What is the pass key( [A-Z])?\? The pass key\1? is$", row[: length - 6])
-        letter = question[1] or b""
-        assert b"The pass key%b is%b. Remember it.%b is" % (letter, answer, answer) in row
-        assert row[:length].count(b"Remember it.") == keys
-        assert torch.equal(x[i, length:], text_x[i, length:])
-        after_task = row[13 : row.index(b" The pass key")]
-        assert after_task in (corpus if filler == "text" else passkey.FILLER.encode() * 9)
-        lengths.append(length)
-    assert 70 < len(lengths) < 130
+    is_passkey = y[:, 0] == -1
+    assert torch.equal(x[~is_passkey], text_x[~is_passkey])
+    assert torch.equal(y[~is_passkey], text_y[~is_passkey])
+    assert 70 < is_passkey.sum() == len(made) < 130
+    for i, (length, _, prompt_keys, text, prompt, key) in zip(is_passkey.nonzero().flatten(), made):
+        assert x[i].tolist() == prompt + key + text_x[i, length:].tolist()
+        expected = torch.full((400,), -1)
+        expected[len(prompt) - 1 : length - 1] = torch.tensor(key)  # a target is what follows
+        assert torch.equal(y[i], expected)
+        assert prompt_keys == keys and text is (tokens if filler == "text" else None)
+    lengths = [prompt[0] for prompt in made]
+    depths = [prompt[1] for prompt in made]
     shortest = passkey.shortest(ENCODING, keys)
     assert shortest <= min(lengths) < shortest + 30 and 370 < max(lengths) <= 400
+    assert min(depths) < 0.1 and max(depths) > 0.9
 
 
 # ---------------------------------------------------------------------------------------------------------
 # Steps and evaluation
 
 
-def test_steps_are_those_of_a_plain_loop(corpus, tokens, tmp_path):
-    """Gradients averaged and clipped, the schedule's rates, AdamW's formula for every weight."""
-    settings = {"batch_size": 2, "gradient_accumulation_steps": 2, "max_iters": 4}
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-3), ("float16", 0.05)])
+def test_steps_are_those_of_a_plain_loop(dtype, tolerance, corpus, tokens, tmp_path):
+    """Gradients averaged and clipped, the schedule's rates, AdamW's formula for every weight.
+
+    In float16, gradients are clipped without the scaler's factor, or AdamW's epsilon would outweigh them.
+    """
+    settings = {"batch_size": 2, "gradient_accumulation_steps": 2, "max_iters": 4, "dtype": dtype}
     optimizer = {"grad_clip": 0.05, "weight_decay": 0.5, "beta1": 0.8, "beta2": 0.9}
     config = run(corpus, tmp_path / "out", **settings, **optimizer)
     torch.manual_seed(config.seed)
@@ -293,9 +294,10 @@ def test_steps_are_those_of_a_plain_loop(corpus, tokens, tmp_path):
                 p *= 1 - 0.5 * rate
                 p -= rate * unbiased_mean / (unbiased_square.sqrt() + 1e-8)
     for name, value in checkpoint(tmp_path / "out")["model"].items():
-        torch.testing.assert_close(value, model.state_dict()[name], rtol=2e-3, atol=1e-4)
+        expected = model.state_dict()[name]
+        assert (value - expected).norm() <= tolerance * expected.norm(), name
     assert losses(tmp_path / "out", "lr") == rates
-    np.testing.assert_allclose(losses(tmp_path / "out"), step_losses, rtol=1e-4)
+    np.testing.assert_allclose(losses(tmp_path / "out"), step_losses, rtol=tolerance)
 
 
 def test_validation_loss(corpus, tmp_path):
@@ -313,40 +315,16 @@ def test_validation_loss(corpus, tmp_path):
         assert losses(tmp_path / "out", key) == [pytest.approx(np.mean(expected), rel=1e-5)]
 
 
-def test_evaluation_and_logging_leave_training_alone(corpus, tmp_path):
-    run(corpus, tmp_path / "often", eval_interval=1)
-    run(corpus, tmp_path / "seldom", eval_interval=6, log_interval=5)
-    assert losses(tmp_path / "seldom") == losses(tmp_path / "often")[::5]
-    assert_same(checkpoint(tmp_path / "seldom")["model"], checkpoint(tmp_path / "often")["model"])
-
-
 def test_what_a_run_leaves(corpus, tmp_path):
     out = tmp_path / "out"
     config = run(corpus, out, log_interval=2, max_iters=5)
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    steps = [entry for entry in entries if "loss" in entry]
-    evaluations = [entry for entry in entries if "loss" not in entry]
-    assert [entry["iter"] for entry in steps] == [0, 2, 4]
-    assert [entry["iter"] for entry in evaluations] == [2, 4, 5]
-    assert all(entry.keys() == {"iter", "loss", "lr", "tokens_per_s"} for entry in steps)
-    assert all(entry.keys() == {"iter", "val_loss", "val_loss_4x"} for entry in evaluations)
+    steps = [entry["iter"] for entry in entries if entry.keys() == {"iter", "loss", "lr", "tokens_per_s"}]
+    evaluations = [entry["iter"] for entry in entries if entry.keys() == {"iter", "val_loss", "val_loss_4x"}]
+    assert (steps, evaluations) == ([0, 2, 4], [2, 4, 5])
     assert train.TrainConfig(**json.loads((out / "config.json").read_text())) == config
     assert checkpoint(out)["config"] == vars(config) and config.vocab_size == 320
     assert {path.name for path in out.iterdir()} == {"ckpt.pt", "config.json", "log.jsonl"}
-
-
-def test_float16_is_clipped_without_its_scale(corpus, tmp_path):
-    """Clipped with it, gradients would be so small that the epsilon of AdamW outweighs them."""
-    steps = []
-    for dtype in ("float16", "float32"):
-        settings = {"grad_clip": 1e-3, "weight_decay": 0.0, "max_iters": 1, "warmup_iters": 0}
-        config = run(corpus, tmp_path / dtype, dtype=dtype, **settings)
-        torch.manual_seed(config.seed)
-        before = GPT(config).state_dict()
-        after = checkpoint(tmp_path / dtype)["model"]
-        steps.append(torch.cat([(after[name] - before[name]).flatten() for name in before]))
-    half, single = steps
-    assert (half - single).norm() < 0.5 * single.norm()
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -503,8 +481,10 @@ def test_fine_tuning_at_a_longer_length(old, new, corpus, tmp_path, monkeypatch)
 
 
 def test_fine_tuning_another_shape_is_refused(corpus, tmp_path):
+    """The weights of two and of four heads have one shape, too."""
     run(corpus, tmp_path / "old", max_iters=1)
-    refuses("weight", corpus, tmp_path / "new", init_from=str(tmp_path / "old"), n_embd=32)
+    for name, value in {"n_embd": 32, "n_head": 4}.items():
+        refuses(name, corpus, tmp_path / "new", init_from=str(tmp_path / "old"), **{name: value})
 
 
 FIRST_RUN = """
@@ -539,6 +519,3 @@ def test_two_processes_are_one(tmp_path):
     assert len(losses(tmp_path / "two")) == 6
     for key in ("loss", "val_loss", "val_loss_4x"):
         np.testing.assert_allclose(losses(tmp_path / "two", key), losses(tmp_path / "one", key), rtol=1e-5)
-    expected = checkpoint(tmp_path / "one")["model"]
-    for name, value in checkpoint(tmp_path / "two")["model"].items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-4)
