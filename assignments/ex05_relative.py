@@ -34,7 +34,7 @@ def relative_error(pos: NoPE, q: torch.Tensor, k: torch.Tensor, shift: int) -> f
     raise NotImplementedError
 
 
-if __name__ == "__main__":
+def print_errors():
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 8, 64, 64)
     for name, encoding in POSITIONS.items():
@@ -45,3 +45,7 @@ if __name__ == "__main__":
             torch.manual_seed(0)  # the same draw for every sigma, scaled
             pos = FoPE(GPTConfig(fope_sigma=sigma, fope_init=init))
             print(f"{init:8} sigma {sigma:<7} error {relative_error(pos, q, k, 512):.4f}")
+
+
+if __name__ == "__main__":
+    print_errors()

@@ -59,7 +59,7 @@ def unseen(old: torch.Tensor, new: torch.Tensor, block_size: int, length: int) -
     raise NotImplementedError
 
 
-if __name__ == "__main__":
+def print_counts():
     N = 256
     config = GPTConfig(block_size=N)
     rope = RoPE(config).frequencies
@@ -77,4 +77,8 @@ if __name__ == "__main__":
     print("pairs with unseen angles at", *(f"{times:4}N" for times in (1, 2, 4, 8, 16)))
     for name, (old, new) in ways.items():
         counts = [int(unseen(old, new, N, times * N).sum()) for times in (1, 2, 4, 8, 16)]
-        print(f"{name:26}", *(f"{count:5}" for count in counts))
+        print(f"{name:27}", *(f"{count:5}" for count in counts))
+
+
+if __name__ == "__main__":
+    print_counts()

@@ -54,12 +54,15 @@ def rotation(answer):
         cos, sin = pos.table(torch.arange(3, 8))
         x = torch.randn(2, 3, 5, 8, dtype=dtype)
         given = x.clone()
-        a, b = x[..., ::2], x[..., 1::2]
+        a = x[..., ::2]
+        b = x[..., 1::2]
+        parted = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
         neighbours = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
         interleaved = torch.stack(rotate(x, cos, sin).chunk(2, dim=-1), dim=-1).flatten(-2)
         known = {
             "it turned clockwise: one sign is wrong": rotate(x, cos, -sin),
             "neighbours were paired: m goes with m + head_dim / 2": neighbours.to(dtype),
+            "neighbours were paired, and parted again: m goes with m + head_dim / 2": parted.to(dtype),
             "the turned halves were put together pair by pair: first all a, then all b": interleaved,
         }
         came = answer.rotate(x, cos, sin)

@@ -58,17 +58,17 @@ def coefficients(answer):
     own = noise.diagonal(dim1=2, dim2=3)
     others = noise[:, :, eye == 0]
     true(own.mean().abs() < 0.1, f"coefficients: add 1 where ω is the output's own, on the diagonal{case}")
-    true(
-        own.std() > 0.2, f"coefficients: on the diagonal 1 is added to the draw and does not replace it{case}"
-    )
-    std = others.std().item()
-    hint = f"coefficients: expected a standard deviation of {sigma}, came {std:.3f}{case}"
-    if std < sigma / 5:
-        hint += "\nit looks as if Xavier had drawn them, with σ as its gain; the text says N(0, σ)"
-    if abs(std - math.sqrt(sigma)) < 0.02 or abs(std - sigma**2) < 0.01:
-        hint += "\nit looks as if σ were taken for the variance"
-    true(abs(std - sigma) < 0.02, hint)
-    kurtosis = (others / std).pow(4).mean()  # 3 for a normal draw, 1.8 for a uniform one
+    for name, draw in zip(("cosine", "sine"), others):
+        std = draw.std().item()
+        hint = f"coefficients: expected a standard deviation of {sigma} for {name}, came {std:.3f}{case}"
+        if std < sigma / 5:
+            hint += "\nit looks as if Xavier had drawn them, with σ as its gain; the text says N(0, σ)"
+        if abs(std - math.sqrt(sigma)) < 0.03 or abs(std - sigma**2) < 0.01:
+            hint += "\nit looks as if σ were taken for the variance"
+        true(abs(std - sigma) < 0.03, hint)
+    hint = "on the diagonal 1 is added to the draw and does not replace it"
+    true((own.std(dim=(1, 2)) > 0.2).all(), f"coefficients: {hint}{case}")
+    kurtosis = (others / sigma).pow(4).mean()  # 3 for a normal draw, 1.8 for a uniform one
     true(abs(kurtosis - 3) < 0.5, f"coefficients: the draw is not normal; is it uniform?{case}")
     true(not torch.equal(came[0], came[1]), f"coefficients: sine has a draw of its own, not cosine's{case}")
     true(not torch.equal(noise[0, 0], noise[0, 1]), f"coefficients: each head draws its own; two agree{case}")
@@ -80,34 +80,29 @@ def coefficients(answer):
 
 def compare_tables(answer, N: int, autocast: bool):
     pos = FoPE(GPTConfig(n_head=2, n_embd=128, fope_init="normal", block_size=N))
-    kept = len(pos.frequencies)
-    angles = POSITIONS.float()[:, None] * pos.frequencies
-    waves = angles.cos(), angles.sin()
-    coefs = pos.cos_coef, pos.sin_coef
+    w = pos.frequencies
+    angles = POSITIONS.float()[:, None] * w
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        came = answer.table(POSITIONS, pos.frequencies, *coefs, 32)
-
-    def pad(cos, sin, cos_rest=1.0, sin_rest=0.0):
-        rest = (0, 32 - kept)
-        return F.pad(cos, rest, value=cos_rest), F.pad(sin, rest, value=sin_rest)
-
-    cos = waves[0] @ coefs[0]
-    sin = waves[1] @ coefs[1]
-    half = pad(*(wave.bfloat16() @ coef.bfloat16() for wave, coef in zip(waves, coefs)))
-    known = {
-        "sine were padded with 1: f = 1 has sine 0": pad(cos, sin, sin_rest=1.0),
-        "cosine were padded with 0: f = 1 has cosine 1": pad(cos, sin, cos_rest=0.0),
-        "coefficients were transposed: a row is a frequency": pad(
-            waves[0] @ coefs[0].mT, waves[1] @ coefs[1].mT
-        ),
-        "sine had the coefficients of cosine": pad(cos, waves[1] @ coefs[0]),
-        "angles were summed: the sum is of waves": pad((angles @ coefs[0]).cos(), (angles @ coefs[1]).sin()),
-        "the product were in bfloat16: switch autocast off around it": half,
-        "the product were in bfloat16, and .float() came too late": (half[0].float(), half[1].float()),
-    }
-    case = f"positions {POSITIONS.tolist()}, 2 heads of 32 pairs, {kept} of them kept"
-    case += ", under bfloat16 autocast" if autocast else ""
-    same("table", came, pos.table(POSITIONS), case, known, atol=2e-3)
+        came = answer.table(POSITIONS, w, pos.cos_coef, pos.sin_coef, 32)
+    expected = pos.table(POSITIONS)
+    case = f"positions {POSITIONS.tolist()}, 2 heads of 32 pairs, {len(w)} of them kept"
+    case += ", under bfloat16 autocast: switch it off around the product" if autocast else ""
+    same("table", came, expected, case, atol=math.inf)
+    clipped = (0, 32 - len(w))
+    for i, wave, rest in ((0, torch.cos, 1.0), (1, torch.sin, 0.0)):
+        coefs = (pos.cos_coef, pos.sin_coef)[i]
+        others = (pos.sin_coef, pos.cos_coef)[i]
+        waves = wave(angles)
+        sums = {
+            "coefficients were transposed: a row is a frequency": waves @ coefs.mT,
+            "cosine and sine had each other's coefficients": waves @ others,
+            "angles were summed: the sum is of waves": wave(angles @ coefs),
+            "the product were in bfloat16: .float() comes too late": waves.bfloat16() @ coefs.bfloat16(),
+        }
+        known = {mistake: F.pad(values.float(), clipped, value=rest) for mistake, values in sums.items()}
+        mistake = f"clipped pairs had {1 - rest:g} here: f = 1 has cosine 1 and sine 0"
+        known[mistake] = F.pad(waves @ coefs, clipped, value=1 - rest)
+        same(f"table, {wave.__name__}", came[i], expected[i], case, known, atol=2e-3)
 
 
 @part("table", 4)

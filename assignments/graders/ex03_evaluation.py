@@ -63,10 +63,18 @@ def toy_encoding() -> tiktoken.Encoding:
     return tiktoken.Encoding("toy", pat_str=r"(?s).+", mergeable_ranks=ranks, special_tokens={})
 
 
+encode = toy_encoding().encode_ordinary
+QUESTION = encode(" The pass key is")
+
+
+def assemble(filler: list[int], size: int, cut: int, needle: list[int]) -> list[int]:
+    """A prompt of `size` tokens, with the needle after `cut` tokens of filler."""
+    text = (filler * size)[: size - len(needle) - len(QUESTION)]
+    return text[:cut] + needle + text[cut:] + QUESTION
+
+
 @part("make_prompt", 4)
 def make_prompt(answer):
-    encode = toy_encoding().encode_ordinary
-    question = encode(" The pass key is")
     for count, key, depth, room in (
         (11, " 12345", 0.0, 50),
         (11, " 12345", 0.3, 66),
@@ -75,29 +83,28 @@ def make_prompt(answer):
         (11, "7", 1.0, 7),
     ):
         filler = list(range(300, 300 + count))  # ids that stand for nothing else
-        text = (filler * room)[:room]
-        needle = question + encode(key) + encode(".")
-        with_dot = question + encode(key + ".")
-        with_question = encode(" The pass key is" + key) + encode(".")
-        length = room + len(needle) + len(question) + len(encode(key))
+        needle = QUESTION + encode(key) + encode(".")
+        length = room + len(needle) + len(QUESTION) + len(encode(key))
+
+        size = length - len(encode(key))  # of the prompt
+
         cut = round(depth * room)
-        cut_of_length = round(depth * length)
-        cut_down = int(depth * room)
+        with_dot = QUESTION + encode(key + ".")
+        with_question = encode(" The pass key is" + key) + encode(".")
         known = {
-            "key and dot were encoded together": text[:cut] + with_dot + text[cut:] + question,
-            "question and key were encoded together": text[:cut] + with_question + text[cut:] + question,
-            "depth 0 were the end": text[: room - cut] + needle + text[room - cut :] + question,
-            "the depth were a share of `length`, not of the room": (
-                text[:cut_of_length] + needle + text[cut_of_length:] + question
+            "key and dot were encoded together": assemble(filler, size, cut, with_dot),
+            "question and key were encoded together": assemble(filler, size, cut, with_question),
+            "depth 0 were the end": assemble(filler, size, room - cut, needle),
+            "the depth were a share of `length`, not of the room": assemble(
+                filler, size, round(depth * length), needle
             ),
-            "depth * room were rounded down": text[:cut_down] + needle + text[cut_down:] + question,
+            "depth * room were rounded down": assemble(filler, size, int(depth * room), needle),
         }
         case = f"key {key!r}, depth {depth}, length {length}, {count} ids of filler for a room of {room}"
-        expected = text[:cut] + needle + text[cut:] + question
         came = answer.make_prompt(toy_encoding(), list(filler), key, depth, length)
         true(isinstance(came, tuple) and len(came) == 2, "make_prompt: expected a tuple of prompt and answer")
         same("make_prompt, the answer", came[1], encode(key), case)
-        same("make_prompt, the prompt", came[0], expected, case, known)
+        same("make_prompt, the prompt", came[0], assemble(filler, size, cut, needle), case, known)
 
 
 @part("finds_key", 4)

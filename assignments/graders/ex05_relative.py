@@ -32,7 +32,8 @@ def relative(answer):
     for name in ("nope", "rope", "rope_a", "fope"):
         pos = POSITIONS[name](GPTConfig(pos=name, fope_sigma=0.0, **SMALL))
         case = f"{name} with fope_sigma 0, shift 50"
-        known = {"queries alone had moved": size(scores(pos, q, k, 50, 0) - scores(pos, q, k, 0, 0))}
+        here = scores(pos, q, k, 0, 0)
+        known = {"queries alone had moved": size(scores(pos, q, k, 50, 0) - here) / size(here)}
         same("relative_error", answer.relative_error(pos, q, k, 50), 0.0, case, known, atol=1e-3)
 
 

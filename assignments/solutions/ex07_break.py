@@ -7,8 +7,8 @@ from model import GPT, FoPE
 
 def redraw(model: GPT):
     for block in model.blocks:
-        pos = block.attn.pos
         new = FoPE(model.config)
+        pos = block.attn.pos
         pos.cos_coef.copy_(new.cos_coef)
         pos.sin_coef.copy_(new.sin_coef)
 
