@@ -28,7 +28,7 @@ import torch
 import data
 import passkey
 import perplexity
-from model import GPT, load_checkpoint, pick_device
+from model import GPT, autocast, load_checkpoint, pick_device
 
 
 def slopes(n_head: int) -> torch.Tensor:
@@ -62,19 +62,28 @@ def reach(by_depth: list[list[float]], lengths: list[int]) -> list[float]:
     raise NotImplementedError
 
 
-if __name__ == "__main__":
+def print_held(run: str):
+    """Perplexity, keys by depth and reach of a run, as it was trained and then held to its last N keys."""
     device = pick_device()
-    model, checkpoint = load_checkpoint(sys.argv[1], device)
+    model, checkpoint = load_checkpoint(run, device)
     N = model.config.block_size
     lengths = [N, 2 * N, 4 * N]
     tokens = data.load_tokens(checkpoint["config"]["dataset"], "val")
     text = tokens[perplexity.spread(len(tokens), 32, 4 * N)]
     encoding = data.get_encoding(checkpoint["meta"]["encoding"])
     for title in ("as trained", f"held to {N} keys"):
-        right = torch.tensor([passkey.evaluate(model, encoding, n, trials=100).tolist() for n in lengths])
-        by_depth = passkey.by_parts(right.float().numpy(), 10).tolist()
         print(title)
-        for length, shares, far in zip(lengths, by_depth, reach(by_depth, lengths)):
-            value = perplexity.token_losses(model, text, length).mean().exp()
-            print(f"    length {length}: perplexity {value:.2f}, keys by depth {shares}, reach {far:.0f}")
+        for length in lengths:
+            with autocast(device):
+                loss = perplexity.token_losses(model, text, length).mean()
+                right = passkey.evaluate(model, encoding, length, trials=100)
+            by_depth = passkey.by_parts(right[None], 10).tolist()
+            (far,) = reach(by_depth, [length])
+            print(
+                f"    length {length}: perplexity {loss.exp():.2f}, reach {far:.0f}, keys by depth", *by_depth
+            )
         hold(model, N)
+
+
+if __name__ == "__main__":
+    print_held(sys.argv[1])

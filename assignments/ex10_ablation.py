@@ -59,9 +59,11 @@ def at_least(hits: int, trials: int, risk: float = 0.05) -> float:
 FOPE = {"pos": "fope", "fope_series": True, "fope_clip": True, "fope_init": "xavier"}
 CF = FOPE | {"fope_series": False}
 
-if __name__ == "__main__":
-    evaluations = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
-    more = dict(parse_setting(text) for text in sys.argv[2:])
+
+def print_comparison(path: str, settings: list[str]):
+    """FoPE beside CF at each length, of runs trained with these settings, such as "qk_norm=True"."""
+    evaluations = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    more = dict(parse_setting(text) for text in settings)
     lengths = set()
     for evaluation in evaluations:
         lengths |= set(evaluation["lengths"])
@@ -69,13 +71,18 @@ if __name__ == "__main__":
         for length in sorted(lengths):
             fope = by_seed(evaluations, FOPE | more, measure, length)
             cf = by_seed(evaluations, CF | more, measure, length)
-            if len(fope.keys() & cf.keys()) < 2:
+            both = fope.keys() & cf.keys()
+            if len(both) < 2:
                 continue
             print(f"{measure} at {length}")
             for name, values in (("FoPE", fope.values()), ("CF", cf.values())):
-                mean, sd = statistics.mean(values), statistics.stdev(values)
-                print(f"    {name:14} {mean:8.3f}, sd {sd:.3f} of {len(values)} seeds")
+                sd = statistics.stdev(values)
+                print(f"    {name:10} {statistics.mean(values):8.3f}, sd {sd:.3f}, {len(values)} seeds")
             mean, error = difference(fope, cf)
-            lower = [seed for seed in fope if seed in cf and fope[seed] < cf[seed]]
-            print(f"    {'FoPE - CF':14} {mean:+8.3f} +- {error:.3f}, lower in {len(lower)}")
+            lower = [seed for seed in both if fope[seed] < cf[seed]]
+            print(f"    FoPE - CF  {mean:+8.3f} +- {error:.3f}, lower in {len(lower)} of {len(both)}")
     print(f"25 of 25 show a rate of {at_least(25, 25):.3f}")
+
+
+if __name__ == "__main__":
+    print_comparison(sys.argv[1], sys.argv[2:])
