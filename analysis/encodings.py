@@ -59,9 +59,9 @@ def draw_scores():
         rows = parts[0] if is_rope else whole  # the first head's pairs, or all heads
         limit = 0.25 if is_rope else 8  # a pair's greatest part; a whole score's
         extent = (-0.5, QUERY + 0.5, len(rows), 0)
-        top.imshow(rows, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", extent=extent)
+        top.imshow(rows.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", extent=extent)
         top.set(title=NAMES.get(name, name), ylabel="pair" if is_rope else "head")
-        bottom.plot(whole.T, color="grey", linewidth=0.7)
+        bottom.plot(whole.T.numpy(), color="grey", linewidth=0.7)
         bottom.set(xlabel="position of the key", ylabel="score", ylim=(-16, 1))
         bottom.set_xticks([0, QUERY - N, QUERY], ["0", "N before", "query"])
         for axes in column:
@@ -75,15 +75,15 @@ def draw_arcs(speeds: tuple = (40, 3, 1 / 3), end: int = 3 * N):
     panels = figure.subplots(2, len(speeds))
     turns = RoPE(GPTConfig(block_size=N)).frequencies * N / (2 * torch.pi)
     for row, name in zip(panels, ("rope", "fope")):
-        cos, sin = make_encoding(name).table(torch.arange(end))
-        if name == "fope":  # it has a table for each head
-            cos = cos[0]
-            sin = sin[0]
+        table = torch.stack(make_encoding(name).table(torch.arange(end)))  # (2, end, pairs)
+        if name == "fope":  # (2, H, end, pairs), of which this takes the first head
+            table = table[:, 0]
         row[0].set_ylabel(NAMES[name])
         for axes, speed in zip(row, speeds):
             pair = (turns - speed).abs().argmin().item()  # the nearest
-            axes.plot(cos[N:, pair], sin[N:, pair], ".", color=COLORS[0], ms=9, label=f"N to {end // N} N")
-            axes.plot(cos[:N, pair], sin[:N, pair], ".", color=COLORS[1], ms=4, label="in training, up to N")
+            cos, sin = table[:, :, pair].numpy()
+            axes.plot(cos[N:], sin[N:], ".", color=COLORS[0], markersize=9, label=f"N to {end // N} N")
+            axes.plot(cos[:N], sin[:N], ".", color=COLORS[1], markersize=4, label="in training, up to N")
             axes.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
             if name == "rope":
                 axes.set_title(f"pair {pair}, of {turns[pair]:.2g} turns in N")

@@ -118,8 +118,8 @@ def add_score(results: dict, name: str, encodings: list[RoPE]):
     distances = range(0, 8 * N + 1, max(N // 16, 1))
     scores, deviation = score(encodings, distances, shifts=N)
     results["score"][name] = {"distances": list(distances), "score": scores, "deviation": deviation}
-    cells = [f"{value:.1f}" for value in scores[::16]]
-    print(f"{name}: expected score at distance 0, N, 2N, ..., 8N:", *cells)
+    cells = ", ".join(f"{value:.1f}" for value in scores[::16])
+    print(f"{name}: expected score at distance 0, N, 2N, ..., 8N: {cells}")
     print(f"  for q and k of mean 0, shifting both moves a score by {deviation:.1%}", flush=True)
 
 
@@ -133,21 +133,16 @@ def add_run(results: dict, name: str, model: GPT, checkpoint: dict):
         directions = torch.randn(2, config.n_embd)
         shares.append(new_share(distortion(nn.Sequential(block.norm_2, block.mlp), directions)))
     results["distortion"][name] = shares
-    print(
-        f"{name}: of what each layer's MLP gives of two waves, at new frequencies:",
-        *(f"{x:.0%}" for x in shares),
-    )
-
+    cells = ", ".join(f"{share:.0%}" for share in shares)
+    print(f"{name}: of the energy that each layer's MLP makes of two waves, at new frequencies: {cells}")
     text = validation_text(checkpoint, 16 * config.block_size, config.block_size)
     sizes = activations(model, torch.from_numpy(text[:, :-1].astype(np.int64)))
     turns = rope_turns(config)
     results["activations"][name] = {"turns": turns.tolist(), "sizes": sizes.tolist()}
-    slow = sizes[..., turns < 1].square().mean(dim=(0, 2)).sqrt()  # (2,)
-    fast = sizes[..., turns >= 1].square().mean(dim=(0, 2)).sqrt()
     for i, letter in enumerate("qk"):
-        print(
-            f"  size of the mean {letter}: {slow[i]:.2f} under the floor, {fast[i]:.2f} over it", flush=True
-        )
+        slow = sizes[:, i, turns < 1].square().mean().sqrt()
+        fast = sizes[:, i, turns >= 1].square().mean().sqrt()
+        print(f"  size of the mean {letter}: {slow:.2f} under the floor, {fast:.2f} over it", flush=True)
 
 
 def draw(results: dict):
@@ -185,13 +180,8 @@ def main():
     torch.manual_seed(1337)  # FoPE's coefficients, and the waves' directions
     lemma = distortion(F.silu, torch.ones(2, 1))
     shares = {turns: truncation(turns) for turns in (0.1, 0.25, 0.5, 0.9, 1, 1.5, 2, 4, 16, 64)}
-    results = {
-        "lemma": lemma.tolist(),
-        "truncation": shares,
-        "distortion": {},
-        "activations": {},
-        "score": {},
-    }
+    results = {"lemma": lemma.tolist(), "truncation": shares}
+    results |= {"score": {}, "distortion": {}, "activations": {}}  # by run
     print(f"SiLU of two waves: {new_share(lemma):.0%} of the energy is at new frequencies")
     leaks = ", ".join(f"{turns:g}: {share:.0%}" for turns, share in shares.items())
     print("a wave cut off at N: energy within half its frequency of it, by its turns in N:", leaks)
