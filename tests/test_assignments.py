@@ -29,6 +29,8 @@ LATE_BINDING = """        old = block.attn.pos.table
 
         block.attn.pos.table = table
 """
+MASKS = "q_len, k_len, window in ((9, 9, 4), (2, 9, 4), (1, 9, 1), (3, 9, 20))"
+PAIRED = "    error = statistics.stdev(differences) / math.sqrt(len(differences))\n"
 MUTANTS = {
     "ex01_rope": [
         ("/ head_dim\n", "/ head_dim / 2\n", "exponent were m / head_dim"),
@@ -85,6 +87,20 @@ MUTANTS = {
         ("guesses.tolist() == key", "guesses.tolist()[-1] == key[-1]", "all have to be right"),
         ("model(ids[:, :-1], ids[:, 1:])", "model(ids, ids)", "off by one"),
     ],
+    "ex04_alibi": [
+        ("arange(1, n_head + 1)", "arange(n_head)", "h began at 0"),
+        ("-8 * h / n_head", "-1.0 * h", "8 / n_head were missing"),
+        ("-slopes(n_head)[", "slopes(n_head)[", "the sign"),
+        ("arange(k_len - q_len, k_len)", "arange(q_len)", "the first positions"),
+        ("* distance", "* -key", "m j alone"),
+        (" or block.attn.window > window", "", "wrong values"),
+        ("if block.attn.window == 0 or block.attn.window > window:", "if True:", "was smaller grew"),
+        ("block.attn.window == 0 or block", "block", "window 0, still did"),
+        ("block.attn.window = window", "model.config.local_window = window", "nothing changed"),
+        ("reversed(shares)", "shares", "the far end"),
+        ("break", "continue", "went on after a part"),
+        ("parts * length / len(shares)", "sum(shares) / len(shares) * length", "accuracy times length"),
+    ],
     "ex05_relative": [
         ("EXPONENT = 1.0", "EXPONENT = 0.95", "a whole number"),
         ("(change / size)", "change", "not divided"),
@@ -131,6 +147,25 @@ MUTANTS = {
             "model.config",
         ),
     ],
+    "ex08_trainer": [
+        ("start + 1 : start + length + 1", "start : start + length", "targets are the inputs"),
+        ("distance < window", "distance <= window", "one key too many"),
+        ("distance < window", "distance < window - 1", "one key too few"),
+        ("arange(past, past + count)", "arange(count)", "begin at 0"),
+        ("    model.eval()\n    logits", "    logits", "without dropout?"),
+        ("    model.train()\n", "", "left in evaluation mode"),
+        (
+            'entry["loss_n"] < chosen["loss_n"]',
+            'entry["loss_4n"] < chosen["loss_4n"]',
+            "the loss at 4N decides",
+        ),
+        ("trainer.get_batch", "get_batch", "it has to use trainer.get_batch"),
+        ("assert (y == x + 1).all()", "assert (y > x).all()", "two tokens ahead"),
+        (MASKS, "q_len, k_len, window in ((9, 9, 4),)", "at the first positions"),
+        ("split((9, 1, 10)", "split((20,)", "begin at 0"),
+        ("    assert model.training\n", "", "training goes on without dropout"),
+        ('["step"] == 3', '["loss_n"] < 4', "finds nothing where"),
+    ],
     "ex09_interpolation": [
         ("/ self.scale", "/ 4", "self.scale"),
         ("/ self.scale", "* self.scale", "multiplied"),
@@ -139,6 +174,32 @@ MUTANTS = {
         ("old * block_size >= 2", "old * length >= 2", "not in N"),
         ("goes_on = new", "goes_on = old", "not that of new"),
         ("~made_a_turn & goes_on", "~(~made_a_turn & goes_on)", "the other way round"),
+    ],
+    "ex10_ablation": [
+        ('evaluation["set"] or ', "", "under set, were counted"),
+        ("settings.items())", 'settings.items() if key == "pos")', "a setting were not looked at"),
+        (
+            'evaluation["lengths"].index(length)',
+            'evaluations[0]["lengths"].index(length)',
+            "the first one's order",
+        ),
+        (" / math.sqrt(len(differences))", "", "divide by √n"),
+        (
+            "a[seed] - b[seed] for seed in a if seed in b",
+            "x - y for x, y in zip(a.values(), b.values())",
+            "as they are listed",
+        ),
+        ("stdev(differences)", "pstdev(differences)", "n in place of n - 1"),
+        (
+            PAIRED,
+            "    both = [statistics.variance(values.values()) for values in (a, b)]\n"
+            "    error = math.sqrt(sum(both) / len(differences))\n",
+            "the two were not paired",
+        ),
+        ("< risk", "< risk / 2", "split between two sides"),
+        ("range(hits, trials + 1)", "range(hits + 1, trials + 1)", "only more hits"),
+        ("    return low\n", "    return 1 - 3 / trials\n", "rule of three"),
+        ("    return low\n", "    return hits / trials\n", "the share itself"),
     ],
 }
 CASES = [(exercise, *mutant) for exercise, mutants in MUTANTS.items() for mutant in mutants]
