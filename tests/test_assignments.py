@@ -346,7 +346,7 @@ def test_the_counts_of_exercise_9_end_where_each_way_ends(monkeypatch, capsys):
 def test_the_curves_of_exercise_7_have_a_row_for_each_mistake(monkeypatch, capsys, tmp_path):
     module = fill_in(monkeypatch, "ex07_break")
     monkeypatch.setattr(module, "pick_device", lambda: torch.device("cpu"))
-    corpus = write_corpus(tmp_path / "corpus", make_tokens(200))
+    corpus = write_corpus(tmp_path / "corpus", make_tokens())
     sizes = {"vocab_size": 257, "block_size": 256, "n_layer": 1, "n_head": 1, "n_embd": 16}
     run = write_run(tmp_path / "run", model.GPT(model.GPTConfig(**sizes)), corpus)
     module.print_curves(str(run))

@@ -33,11 +33,6 @@ def perplexity(answer):
         x = tokens[: count * length].view(count, length)
         y = tokens[1 : count * length + 1].view(count, length)
         right = losses(model, x, y)
-        starts = range(0, size - length, length // 2)
-        half_x = torch.stack([tokens[i : i + length] for i in starts])
-        half_y = torch.stack([tokens[i + 1 : i + length + 1] for i in starts])
-        whole_x = tokens[None, : count * length]
-        whole_y = tokens[None, 1 : count * length + 1]
         expected = right.mean().exp().item()
         known = {
             "perplexities were averaged, not losses": right.mean(dim=1).exp().mean().item(),
@@ -45,10 +40,8 @@ def perplexity(answer):
             "the power were of 2: the loss is in nats": 2 ** right.mean().item(),
             "the targets were the inputs": losses(model, x, x).mean().exp().item(),
             "the last whole chunk were left out": right[:-1].mean().exp().item(),
-            "losses were added up and not averaged": right.mean(dim=1).sum().exp().item(),
-            "chunks overlapped by half": losses(model, half_x, half_y).mean().exp().item(),
             "the text were one chunk: more context than `length`": (
-                losses(model, whole_x, whole_y).mean().exp().item()
+                losses(model, x.view(1, -1), y.view(1, -1)).mean().exp().item()
             ),
         }
         case = f"{size} tokens and length {length}: {count} chunks and a rest of {size - 1 - count * length}"
@@ -75,13 +68,8 @@ def assemble(filler: list[int], size: int, cut: int, needle: list[int]) -> list[
 
 @part("make_prompt", 4)
 def make_prompt(answer):
-    for count, key, depth, room in (
-        (11, " 12345", 0.0, 50),
-        (11, " 12345", 0.3, 66),
-        (11, " 98765", 0.77, 360),
-        (1, " 12345", 0.5, 9),
-        (11, "7", 1.0, 7),
-    ):
+    cases = ((11, " 12345", 0.0, 50), (11, " 98765", 0.77, 66), (1, " 12345", 0.5, 9), (11, "7", 1.0, 7))
+    for count, key, depth, room in cases:
         filler = list(range(300, 300 + count))  # ids that stand for nothing else
         needle = QUESTION + encode(key) + encode(".")
         length = room + len(needle) + len(QUESTION) + len(encode(key))
@@ -90,10 +78,8 @@ def make_prompt(answer):
 
         cut = round(depth * room)
         with_dot = QUESTION + encode(key + ".")
-        with_question = encode(" The pass key is" + key) + encode(".")
         known = {
             "key and dot were encoded together": assemble(filler, size, cut, with_dot),
-            "question and key were encoded together": assemble(filler, size, cut, with_question),
             "depth 0 were the end": assemble(filler, size, room - cut, needle),
             "the depth were a share of `length`, not of the room": assemble(
                 filler, size, round(depth * length), needle

@@ -82,15 +82,7 @@ def in_a_gpt(answer):
     finally:
         del POSITIONS["kerple"]
     change_parameters(model)
-    idx = torch.randint(64, (2, 24))
-    _, loss = model(idx[:, :-1], idx[:, 1:])
-    loss.backward()
-    for block in model.blocks:
-        for parameter in block.attn.pos.parameters():
-            learns = (
-                parameter.grad is not None and parameter.grad.isfinite().all() and (parameter.grad != 0).any()
-            )
-            true(learns, "a GPT with it: a training step gives the rates no finite gradient")
+    idx = torch.randint(64, (1, 24))
     cache = [{} for _ in model.blocks]
     with torch.no_grad():
         whole = model.hidden(idx)

@@ -1,5 +1,6 @@
-"""Checks of exercise 7, with two small models: one with the Xavier draw, one with N(0, sigma)."""
+"""Checks of exercise 7, with a small model whose coefficients are the Xavier draw."""
 
+import math
 from copy import deepcopy
 from dataclasses import replace
 
@@ -13,11 +14,9 @@ NAMES = ("cos_coef", "sin_coef")
 POSITIONS = torch.tensor([0, 1, 77, 5000])
 
 
-def models():
-    """Pairs of a case in words and a model; 13 of 32 pairs are kept."""
-    for init in ("xavier", "normal"):
-        config = GPTConfig(vocab_size=64, block_size=N, n_layer=2, n_head=2, n_embd=128, fope_init=init)
-        yield f"fope_init {init}, 2 layers", GPT(config).eval()
+def small_gpt() -> GPT:
+    """Of its 32 pairs 13 are kept."""
+    return GPT(GPTConfig(vocab_size=64, block_size=N, n_layer=2, n_head=2, n_embd=128)).eval()
 
 
 def rest_stays(what: str, model: GPT, old: GPT):
@@ -37,88 +36,73 @@ def drawn(what: str, came: torch.Tensor, expected: torch.Tensor):
     stds = f"standard deviation: expected about {expected.std():.3f}, came {came.std():.3f}"
     if came.std() > 5 * expected.std():
         stds += "\nit looks as if N(0, σ) had drawn them: with fope_init xavier σ is Xavier's gain"
-    true(0.7 < came.std() / expected.std() < 1.4, f"{what}: not drawn as FoPE(config) draws\n{stds}")
+    true(0.6 < came.std() / expected.std() < 1.6, f"{what}: not drawn as FoPE(config) draws\n{stds}")
 
 
 @part("redraw", 4)
 def redraw(answer):
-    for case, model in models():
-        old = deepcopy(model)
-        answer.redraw(model)
-        rest_stays("redraw", model, old)
-        draws = []
-        for layer, block in enumerate(model.blocks):
-            for name in NAMES:
-                what = f"redraw: {name} of layer {layer}, {case}"
-                came = getattr(block.attn.pos, name)
-                before = getattr(old.blocks[layer].attn.pos, name)
-                same(what, came, before, case, atol=float("inf"))
-                true(not torch.equal(came, before), f"{what} is as before")
-                draw = noise(came)
-                own = draw.diagonal(dim1=1, dim2=2).mean().abs()
-                true(own < 0.5, f"{what}: the 1 is missing where ω is the output's own frequency")
-                drawn(what, draw, noise(before))
-                true(
-                    not any(torch.equal(draw, other) for other in draws),
-                    f"{what}: the same draw as one before",
-                )
-                draws.append(draw)
+    model = small_gpt()
+    old = deepcopy(model)
+    answer.redraw(model)
+    rest_stays("redraw", model, old)
+    draws = []
+    for layer, block in enumerate(model.blocks):
+        for name in NAMES:
+            what = f"redraw: {name} of layer {layer}"
+            came = getattr(block.attn.pos, name)
+            before = getattr(old.blocks[layer].attn.pos, name)
+            same(what, came, before, "2 heads, 13 pairs kept", atol=math.inf)
+            true(not torch.equal(came, before), f"{what} is as before")
+            draw = noise(came)
+            own = draw.diagonal(dim1=1, dim2=2).mean().abs()
+            true(own < 0.5, f"{what}: the 1 is missing where ω is the output's own frequency")
+            drawn(what, draw, noise(before))
+            true(not any(torch.equal(draw, other) for other in draws), f"{what}: the same draw as one before")
+            draws.append(draw)
 
 
 @part("sine 1", 3)
 def pad_sine(answer):
-    for case, model in models():
-        old = deepcopy(model)
-        answer.pad_sine_with_ones(model)
-        rest_stays("pad_sine_with_ones", model, old)
-        tables = []
-        for block in old.blocks:
-            cos, sin = block.attn.pos.table(POSITIONS)
-            right = sin.clone()
-            right[..., 13:] = 1
-            tables.append((cos, sin, right))
-        last_cos, _, last_right = tables[-1]
-        for layer, block in enumerate(model.blocks):
-            cos, sin, right = tables[layer]
-            known = {
-                "nothing had changed": (cos, sin),
-                "the sine of all pairs were 1": (cos, torch.ones_like(sin)),
-                "cosine were 0 there": (cos * (right != 1), right),
-                "the last layer's table were in every layer, by late binding: a function that is made in a "
-                "loop sees\nthe loop's variables as they are at its end": (last_cos, last_right),
-            }
-            what = f"pad_sine_with_ones: the table of layer {layer}"
-            here = f"positions {POSITIONS.tolist()}, 13 pairs of 32 kept, {case}"
-            same(what, block.attn.pos.table(POSITIONS), (cos, right), here, known)
+    model = small_gpt()
+    old = deepcopy(model)
+    answer.pad_sine_with_ones(model)
+    rest_stays("pad_sine_with_ones", model, old)
+    last_cos, last_sin = old.blocks[-1].attn.pos.table(POSITIONS)
+    last_sin[..., 13:] = 1
+    for layer, block in enumerate(model.blocks):
+        cos, sin = old.blocks[layer].attn.pos.table(POSITIONS)
+        right = sin.clone()
+        right[..., 13:] = 1
+        known = {
+            "nothing had changed": (cos, sin),
+            "the sine of all pairs were 1": (cos, torch.ones_like(sin)),
+            "cosine were 0 there": (cos * (right != 1), right),
+            "every layer had the last layer's table, by late binding: a function that\nis made in a loop "
+            "sees the loop's variables as they are at its end": (last_cos, last_sin),
+        }
+        what = f"pad_sine_with_ones: the table of layer {layer}"
+        case = f"positions {POSITIONS.tolist()}, 13 pairs of 32 kept"
+        same(what, block.attn.pos.table(POSITIONS), (cos, right), case, known)
 
 
 @part("floor", 3)
 def floor_from(answer):
-    for length in (N, 2 * N, 8 * N):
-        for case, model in models():
-            old = deepcopy(model)
-            answer.floor_from(model, length)
-            rest_stays("floor_from", model, old)
-            draws = []
-            for layer, block in enumerate(model.blocks):
-                pos = block.attn.pos
-                new = FoPE(replace(old.config, block_size=length))
-                here = f"block_size {N}, length {length}, {case}"
-                what = f"floor_from: layer {layer}'s "
-                same(what + "frequencies", pos.frequencies, new.frequencies, here, atol=1e-9)
-                for name in NAMES:
-                    came = getattr(pos, name)
-                    expected = getattr(new, name)
-                    before = getattr(old.blocks[layer].attn.pos, name)
-                    same(what + name, came, expected, here, atol=float("inf"))
-                    same(f"{what}corner of {name}", came[:, :13, :13], before, here, atol=1e-6)
-                    outside = torch.ones_like(came, dtype=torch.bool)
-                    outside[:, :13, :13] = False
-                    if outside.any():
-                        drawn(f"{what}new part of {name}", noise(came)[outside], noise(expected)[outside])
-                        draws.append(noise(came)[outside])
-            alike = any(torch.equal(draws[0], other) for other in draws[1:])
-            true(
-                not alike,
-                "floor_from: layers, cosine and sine each have a draw of their own, but two are the same",
-            )
+    for length in (N, 8 * N):
+        model = small_gpt()
+        old = deepcopy(model)
+        answer.floor_from(model, length)
+        rest_stays("floor_from", model, old)
+        for layer, block in enumerate(model.blocks):
+            pos = block.attn.pos
+            new = FoPE(replace(old.config, block_size=length))
+            case = f"block_size {N}, length {length}"
+            what = f"floor_from: layer {layer}'s "
+            same(what + "frequencies", pos.frequencies, new.frequencies, case, atol=1e-9)
+            for name in NAMES:
+                came = getattr(pos, name)
+                expected = getattr(new, name)
+                before = getattr(old.blocks[layer].attn.pos, name)
+                same(what + name, came, expected, case, atol=math.inf)
+                same(f"{what}corner of {name}", came[:, :13, :13], before, case, atol=1e-6)
+                if length > N:
+                    drawn(f"{what}new part of {name}", noise(came)[:, 13:], noise(expected)[:, 13:])
