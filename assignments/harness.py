@@ -129,12 +129,13 @@ def load(path: Path):
 
 
 def explain(error: BaseException, path: Path) -> str:
-    """A hint from an exception: the message, and the last line of the student's that it went through."""
+    """A hint from an exception: the message, and the last line of the student's, or else of the grader's."""
     if isinstance(error, NotImplementedError) and not str(error):
         return "not filled in yet"
     message = f"{type(error).__name__}: {error!s:.300}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == str(path)]
-    if own:
-        return f"{message}\nin {path.name}, line {own[-1].lineno}: {own[-1].line}"
-    return f"{message}\nin the grader, with what {path.name} gave it: {frames[-1].line}"
+    for place, file in (("your file", path), ("the grader", Path("graders", path.name))):
+        found = [frame for frame in frames if frame.filename.endswith(str(file))]
+        if found:
+            return f"{message}\nin {place}, line {found[-1].lineno}: {found[-1].line}"
+    return message

@@ -49,7 +49,7 @@ MUTANTS = {
     "ex02_fope": [
         ("TURNING = 13", "TURNING = 12", "how many pairs are that"),
         ("P = 13 / 32", "P = 19 / 32", "set to zero"),
-        ("2 * math.pi / block_size", "1 / block_size", "a turn is 2π"),
+        ("2 * math.pi / block_size", "1 / block_size", "a turn is 2 pi"),
         ("frequencies[frequencies >= floor]", "frequencies * (frequencies >= floor)", "leave out"),
         (COS, COS + "\n    cos_coef[:, range(kept), range(kept)] = 1", "does not replace it"),
         (COS, COS.replace("torch.eye(kept) + ", ""), "add 1 where"),
@@ -58,7 +58,7 @@ MUTANTS = {
             "cos_coef = (torch.eye(kept) + sigma * torch.randn(kept, kept)).repeat(n_head, 1, 1)",
             "each head",
         ),
-        (SIN, "sin_coef = cos_coef", "a draw of its own"),
+        (SIN, "sin_coef = cos_coef", "not cosine's"),
         (
             "    return cos_coef",
             "    for coef in (cos_coef, sin_coef):\n"
@@ -238,7 +238,7 @@ def test_a_mistake_costs_points_and_the_hint_names_it(exercise, right, wrong, wo
     parts = grade_text(tmp_path, exercise, text.replace(right, wrong, 1))
     hints = [part["output"] for part in parts if part["output"]]
     assert hints, "a wrong answer gets all points"
-    assert words in hints[0] and hints[0].count("\n") < harness.HINT_LINES, hints[0]
+    assert words in hints[0] and hints[0].isascii() and hints[0].count("\n") < harness.HINT_LINES, hints[0]
 
 
 def test_honest_ornaments_cost_nothing(tmp_path):
@@ -271,7 +271,7 @@ if __name__ == "__main__":
     [
         ("def frequencies(:\n", "SyntaxError"),
         ("x = 1\n", "no attribute 'frequencies'"),
-        ("def frequencies(d, theta):\n    return 'many' + 1\n", "ex01_rope.py, line 2: return 'many' + 1"),
+        ("def frequencies(d, theta):\n    return 'many' + 1\n", "your file, line 2: return 'many' + 1"),
         ("def frequencies(d, theta):\n    return None\n", "expected a tensor of shape (32,)"),
         ("def frequencies(d, theta):\n    raise SystemExit\n", "SystemExit"),
     ],

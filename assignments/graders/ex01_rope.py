@@ -22,7 +22,7 @@ def frequencies(answer):
             ** (-m / head_dim),
             "m began at 1: the fastest pair has m = 0, and turns by 1": theta ** (-2 * (m + 1) / head_dim),
             "the sign of the exponent were missing": theta ** (2 * m / head_dim),
-            "2π were in it: ω is in radians a position": 2 * torch.pi * theta ** (-2 * m / head_dim),
+            "2 pi were in it: they are in radians a position": 2 * torch.pi * theta ** (-2 * m / head_dim),
             "every pair came twice": theta ** (-2 * torch.arange(head_dim).div(2).floor() / head_dim),
         }
         case = f"head_dim {head_dim}, theta {theta:g}"

@@ -9,8 +9,6 @@ from assignments.harness import part, same, true
 from model import FoPE, GPTConfig, RoPE
 
 POSITIONS = torch.tensor([7, 0, 1, 63, 8191])
-
-
 PENCIL = {"TURNING": 13, "SHORTEST": 47118, "P": 13 / 32}
 LIKELY = {
     ("TURNING", 12): "m = 12 is the last pair that makes a turn; how many pairs are that?",
@@ -25,7 +23,7 @@ def pencil(answer):
     for name, right in PENCIL.items():
         came = getattr(answer, name)
         true(came is not None, f"{name}: not filled in yet")
-        hint = LIKELY.get((name, came), "a turn is 2π; solve for m, or for N")
+        hint = LIKELY.get((name, came), "a turn is 2 pi; solve for m, or for N")
         true(abs(came - right) < 1e-3, f"{name}: {came} is wrong\n{hint}")
 
 
@@ -37,8 +35,8 @@ def floor(answer):
         at_least = given >= 2 * math.pi / N
         known = {
             "zeros had been put in: leave out what is below": given * at_least,
-            "the floor were 1/N: a turn is 2π radians": given[given >= 1 / N],
-            "the floor were π/N, half a turn": given[given >= math.pi / N],
+            "the floor were 1/N: a turn is 2 pi radians": given[given >= 1 / N],
+            "the floor were pi/N, half a turn": given[given >= math.pi / N],
             "a frequency equal to the floor were left out": given[given > 2 * math.pi / N],
         }
         case = f"N = {N} and {len(given)} frequencies from {given[0]:g} to {given[-1]:.3g}"
@@ -57,21 +55,20 @@ def coefficients(answer):
     own = noise.diagonal(dim1=2, dim2=3)
     others = noise[:, :, eye == 0]
     true(not noise.requires_grad, "coefficients: they are never trained, but want a gradient")
-    true(own.mean().abs() < 0.1, "coefficients: add 1 where ω is the output's own, on the diagonal")
     true(
-        not torch.equal(came[0], came[1]), "coefficients: sine has a draw of its own, but has that of cosine"
+        own.mean().abs() < 0.1, "coefficients: add 1 where the frequency is the output's own, on the diagonal"
     )
-    true(
-        not torch.equal(noise[0, 0], noise[0, 1]),
-        "coefficients: each head draws its own, but two are the same",
-    )
+    true(not torch.equal(came[0], came[1]), "coefficients: sine needs a draw of its own, not cosine's")
+    true(not torch.equal(noise[0, 0], noise[0, 1]), "coefficients: each head needs a draw of its own")
     for draw in others:
         std = draw.std().item()
         hint = f"coefficients: expected a standard deviation of {sigma}, came {std:.3f}\nwith {case}"
         if std < sigma / 5:
-            hint += "\nit looks as if Xavier had drawn them, with σ as its gain; the text says N(0, σ)"
+            hint += (
+                "\nit looks as if Xavier had drawn them, with sigma as its gain; the text says N(0, sigma)"
+            )
         if abs(std - math.sqrt(sigma)) < 0.03 or abs(std - sigma**2) < 0.01:
-            hint += "\nit looks as if σ were taken for the variance"
+            hint += "\nit looks as if sigma were taken for the variance"
         true(abs(std - sigma) < 0.03, hint)
     hint = "coefficients: on the diagonal 1 is added to the draw and does not replace it"
     true((own.std(dim=(1, 2)) > 0.2).all(), hint)
@@ -88,9 +85,11 @@ def compare_tables(answer, N: int, autocast: bool):
     case += ", under bfloat16 autocast: switch it off around the product" if autocast else ""
     same("table", came, expected, case, atol=math.inf)
     clipped = (0, 32 - len(w))
-    for i, wave, rest in ((0, torch.cos, 1.0), (1, torch.sin, 0.0)):
-        coefs = (pos.cos_coef, pos.sin_coef)[i]
-        others = (pos.sin_coef, pos.cos_coef)[i]
+    both = (pos.cos_coef, pos.sin_coef)
+    for i, wave in enumerate((torch.cos, torch.sin)):
+        coefs = both[i]
+        others = both[1 - i]
+        rest = 1 - i  # f = 1 has cosine 1 and sine 0
         waves = wave(angles)
         sums = {
             "coefficients were transposed: a row is a frequency": waves @ coefs.mT,
@@ -99,7 +98,7 @@ def compare_tables(answer, N: int, autocast: bool):
             "the product were in bfloat16: .float() comes too late": waves.bfloat16() @ coefs.bfloat16(),
         }
         known = {mistake: F.pad(values.float(), clipped, value=rest) for mistake, values in sums.items()}
-        mistake = f"clipped pairs had {1 - rest:g} here: f = 1 has cosine 1 and sine 0"
+        mistake = f"clipped pairs had {i} here: f = 1 has cosine 1 and sine 0"
         known[mistake] = F.pad(waves @ coefs, clipped, value=1 - rest)
         same(f"table, {wave.__name__}", came[i], expected[i], case, known, atol=2e-3)
 

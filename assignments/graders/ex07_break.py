@@ -35,7 +35,7 @@ def drawn(what: str, came: torch.Tensor, expected: torch.Tensor):
     """Wrong unless two draws, of hundreds of numbers each, have a similar standard deviation."""
     stds = f"standard deviation: expected about {expected.std():.3f}, came {came.std():.3f}"
     if came.std() > 5 * expected.std():
-        stds += "\nit looks as if N(0, σ) had drawn them: with fope_init xavier σ is Xavier's gain"
+        stds += "\nit looks as if N(0, sigma) had drawn them: with fope_init xavier, sigma is Xavier's gain"
     true(0.6 < came.std() / expected.std() < 1.6, f"{what}: not drawn as FoPE(config) draws\n{stds}")
 
 
@@ -55,7 +55,7 @@ def redraw(answer):
             true(not torch.equal(came, before), f"{what} is as before")
             draw = noise(came)
             own = draw.diagonal(dim1=1, dim2=2).mean().abs()
-            true(own < 0.5, f"{what}: the 1 is missing where ω is the output's own frequency")
+            true(own < 0.5, f"{what}: the 1 is missing where the frequency is the output's own")
             drawn(what, draw, noise(before))
             true(not any(torch.equal(draw, other) for other in draws), f"{what}: the same draw as one before")
             draws.append(draw)

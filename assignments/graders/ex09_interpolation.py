@@ -27,8 +27,8 @@ def theta(answer):
     for theta, scale, head_dim in ((10_000.0, 4.0, 64), (500_000.0, 2.0, 128), (10_000.0, 1.0, 64)):
         expected = theta * scale ** (head_dim / (head_dim - 2))
         known = {
-            "θ had been multiplied by the scale: the slowest m is head_dim / 2 - 1": theta * scale,
-            "θ had been raised to a power": theta**scale,
+            "theta had been multiplied by the scale: the slowest m is head_dim / 2 - 1": theta * scale,
+            "theta had been raised to a power": theta**scale,
             "it were made faster": theta * scale ** (-head_dim / (head_dim - 2)),
             "m went up to head_dim - 1": theta * scale ** (head_dim / (2 * head_dim - 2)),
         }
@@ -53,7 +53,7 @@ def unseen(answer):
                 "a turn were looked for in `length` positions, not in N": ~(old * length >= 2 * math.pi)
                 & beyond,
                 "a turn were looked for with the new frequencies": ~(new * N >= 2 * math.pi) & beyond,
-                "a turn were 1 and not 2π": ~(old * N >= 1) & beyond,
+                "a turn were 1 and not 2 pi": ~(old * N >= 1) & beyond,
                 "the angle of old at `length` were compared, not that of new": ~turned
                 & (old * length > old * N),
                 "it were the other way round, True for what has been seen": ~(~turned & beyond),
