@@ -33,7 +33,7 @@ def make_encoding(name: str) -> NoPE:
 def position_scores(pos: NoPE, query: int) -> tuple[Tensor, Tensor]:
     """Scores of the keys 0, 1, ..., query for a query at `query`, all vectors being ones: (H, keys).
 
-    Minus that of the last. And the part of each pair of dimensions, without a bias: (H, pairs, keys).
+    Minus that of the last. And, for RoPE and its kin, the part of each pair: (H, pairs, keys).
     """
     config = pos.config
     ones = torch.ones(1, config.n_head, query + 1, config.head_dim)
@@ -43,8 +43,7 @@ def position_scores(pos: NoPE, query: int) -> tuple[Tensor, Tensor]:
     bias = pos.bias(query + 1, query + 1)
     if bias is not None:
         whole = whole + bias[:, query]
-    own = products[..., -config.head_dim :]  # ALiBi's own features come first
-    first, second = own.chunk(2, dim=-1)  # dimension m is paired with m + head_dim / 2
+    first, second = products.chunk(2, dim=-1)  # dimension m is paired with m + head_dim / 2
     return whole - whole[:, -1:], (first + second).transpose(1, 2)
 
 

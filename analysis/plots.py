@@ -210,6 +210,7 @@ def main():
     parser.add_argument("--baseline", metavar="GROUP", help="a table of the losses minus this group's")
     args = parser.parse_args()
 
+    require(all("=" in text for text in args.names), "--names takes GROUP=NAME")
     results = Results(args.paths)
     groups = args.order or results.groups
     names = NAMES | dict(text.rsplit("=", 1) for text in args.names)
