@@ -202,7 +202,9 @@ MUTANTS = {
         ("    return low\n", "    return hits / trials\n", "the share itself"),
     ],
 }
-CASES = [(exercise, *mutant) for exercise, mutants in MUTANTS.items() for mutant in mutants]
+CASES = []
+for exercise, mutants in MUTANTS.items():
+    CASES += [(exercise, *mutant) for mutant in mutants]
 
 
 def solution(exercise: str) -> str:
@@ -325,10 +327,7 @@ def fill_in(monkeypatch, exercise: str):
 
 def test_the_errors_of_exercise_5_are_zero_for_relative_encodings_and_grow_with_sigma(monkeypatch, capsys):
     fill_in(monkeypatch, "ex05_relative").print_errors()
-    lines = capsys.readouterr().out.splitlines()
-    errors = {tuple(line.split()[::2]): float(line.split()[-1]) for line in lines}
-    values = [float(line.split()[-1]) for line in lines]
-    assert errors, lines
+    values = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
     relative = len(model.POSITIONS)
     assert [value < 1e-3 for value in values[:relative]] == [name != "alibi" for name in model.POSITIONS]
     normal = values[relative : relative + 5]
@@ -345,12 +344,15 @@ def test_the_counts_of_exercise_9_end_where_each_way_ends(monkeypatch, capsys):
 
 def test_the_curves_of_exercise_7_have_a_row_for_each_mistake(monkeypatch, capsys, tmp_path):
     module = fill_in(monkeypatch, "ex07_break")
-    monkeypatch.setattr(module, "pick_device", lambda: torch.device("cpu"))
     evaluate = module.passkey.evaluate
+
+    def cpu():
+        return torch.device("cpu")
 
     def two_trials(model, encoding, length, trials):
         return evaluate(model, encoding, length, trials=2)
 
+    monkeypatch.setattr(module, "pick_device", cpu)
     monkeypatch.setattr(module.passkey, "evaluate", two_trials)
     corpus = write_corpus(tmp_path / "corpus", make_tokens())
     sizes = {"vocab_size": 257, "block_size": 256, "n_layer": 1, "n_head": 1, "n_embd": 16}

@@ -45,7 +45,9 @@ def floor(answer):
 
 @part("coefficients", 3)
 def coefficients(answer):
-    n_head, kept, sigma = 8, 40, 0.3
+    n_head = 8
+    kept = 40
+    sigma = 0.3
     case = f"n_head {n_head}, kept {kept}, sigma {sigma}"
     eye = torch.eye(kept)
     zeros = torch.zeros(n_head, kept, kept)

@@ -49,7 +49,9 @@ def bias(answer):
         same("bias", came, torch.zeros(3, q_len, k_len), case, atol=math.inf)
         hint = "a later key is masked afterwards, but NaN and infinity come back in the gradient"
         true(came.isfinite().all(), f"bias: not finite everywhere; is it |i - j|?\nwith {case}\n{hint}")
-        r1, r2 = (rate.detach()[:, None, None] for rate in pos.rates())
+        r1, r2 = pos.rates()
+        r1 = r1.detach()[:, None, None]
+        r2 = r2.detach()[:, None, None]
         j = torch.arange(k_len)
         i = torch.arange(k_len - q_len, k_len)[:, None]
         past = j <= i
