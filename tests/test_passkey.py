@@ -75,13 +75,15 @@ def test_filler_text_is_a_random_part_of_the_corpus():
 
 def test_one_pass_is_greedy_generation(monkeypatch):
     """Every other answer is what the model generates; in the others one token of it is changed."""
-    model = make_model(block_size=64)
+    model = make_model(block_size=64, n_embd=32)
     whole = passkey.make_prompt
     expected = []
+    varied = []
 
     def make_prompt(*args):
         prompt, answer = whole(*args)
         answer = model.generate(torch.tensor([prompt]), len(answer), temperature=0)[0, len(prompt) :].tolist()
+        varied.append(len(set(answer)) > 1)
         trial = len(expected)
         expected.append(trial % 2 == 0)
         if trial % 2 == 1:
@@ -92,6 +94,7 @@ def test_one_pass_is_greedy_generation(monkeypatch):
     monkeypatch.setattr(passkey, "make_prompt", make_prompt)
     monkeypatch.setattr(passkey, "BATCH_TOKENS", 800)  # batches of five and one of four
     assert passkey.evaluate(model, ENCODING, 150, trials=24).tolist() == expected
+    assert sum(varied) > 12  # in one token again and again, predictions one late would not be seen
 
 
 def test_prompts_differ_by_seed_and_length_and_not_by_model(monkeypatch):
@@ -124,7 +127,7 @@ class OneHot(torch.nn.Module):
 
 
 class Oracle(torch.nn.Module):
-    """Reads the key from the prompt, if it stands in the first `sight` of it, and gives it at the end.
+    """Gives the key after the question, if the key stands in the first `sight` of the prompt.
 
     `wrong`: the token of the key, counted from its end, that it does not give.
     """
@@ -145,8 +148,10 @@ class Oracle(torch.nn.Module):
             needles = {needle[1]: needle for needle in NEEDLE.finditer(text)}
             needle = needles[question[1]]
             key = torch.tensor(self.encoding.encode_ordinary(needle[2]))
+            given = len(self.encoding.encode_ordinary(text[question.end() :]))  # tokens of the answer
+            first = len(row) - 1 - given  # the question's last token, after which the key is predicted
             if needle.start() < self.sight * question.start():
-                out[i, -len(key) :] = key
+                out[i, first : first + len(key)] = key
         if self.wrong > 0:
             out[:, -self.wrong] = 0
         return out
