@@ -68,7 +68,7 @@ def difference(answer):
         variances = statistics.variance(a.values()) + statistics.variance(b.values())
         known = {
             "it were b - a": (-mean, sd / math.sqrt(n)),
-            "it were the standard deviation: divide by √n for the mean's error": (mean, sd),
+            "it were the standard deviation: divide by sqrt(n) for the mean's error": (mean, sd),
             "the deviation had n in place of n - 1": (mean, statistics.pstdev(pairs) / math.sqrt(n)),
             "values were paired as they are listed, not by seed": (
                 statistics.mean(as_listed),
@@ -81,7 +81,7 @@ def difference(answer):
 
 
 def lower_bound(hits: int, trials: int, risk: float) -> float:
-    rates = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    rates = torch.linspace(0, 1, 20_001, dtype=torch.float64)
     k = torch.arange(hits, trials + 1, dtype=torch.float64)
     ways = torch.tensor([math.comb(trials, int(i)) for i in k], dtype=torch.float64)
     tail = (ways * rates[:, None] ** k * (1 - rates[:, None]) ** (trials - k)).sum(dim=1)
