@@ -176,3 +176,4 @@ def test_runs_of_two_corpora_on_one_of_them(run, model, tokens, tmp_path, monkey
     result = read_json(tmp_path / "out.json")
     assert [numbers["trained_on"] for numbers in result["results"]] == ["a" * 64, "b" * 64]
     assert result["corpus"]["sha256"] == "b" * 64
+    assert result["scored"] == (len(tokens) - 1) // 8 * 8  # all that fit, and none twice
