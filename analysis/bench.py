@@ -8,7 +8,8 @@ How fast and how large: training steps, memory at 32,768 tokens, passkeys, sampl
 Every encoding is compared with RoPE and with a GPT-2 of as many weights: learned positions, LayerNorm, GELU,
 tied embeddings, an MLP of 6 times the width, which holds as much as SwiGLU's three matrices. All train in the
 same number format with the same optimizer. What is compared takes turns, and a ratio is the median of the
-rounds' ratios, since a machine that is slow for a while is slow for all.
+rounds' ratios, since a machine that is slow for a while is slow for all. On a CPU with OMP_NUM_THREADS=1 the
+seconds are those of the processor, so that other processes disturb little; else they are the clock's.
 """
 
 import argparse
@@ -95,14 +96,16 @@ def recompute(model: GPT, idx: Tensor, max_new_tokens: int):
 
 def measure(contenders: dict[str, Callable], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds that each contender takes in each round; a first round, which warms up, is not counted."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     times = {name: [] for name in contenders}
     for _ in range(rounds + 1):
         for name, function in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if device.type != "cpu":
                 torch.accelerator.synchronize()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: found[1:] for name, found in times.items()}
 
 

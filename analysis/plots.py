@@ -173,7 +173,7 @@ def draw(results: Results, groups: list[str], names: dict[str, str]):
             axes.plot(own_lengths, means, marker=marker, color=color, label=names.get(group, group))
         axes.axvline(results.N, color="grey", linestyle=":", zorder=0)
         above = axes.get_xaxis_transform()  # x in tokens, y in heights of the panel
-        axes.text(results.N, 1.02, f"trained at N = {results.N}", transform=above, ha="center")
+        axes.text(results.N, 1.02, f"trained at N = {results.N}", transform=above)
         axes.set_xscale("log")
         axes.set_xticks(lengths, lengths)
         axes.minorticks_off()
