@@ -1,10 +1,12 @@
 """
-What the pages promise: the README's commands run, in small; other commands have settings that exist.
+What the pages promise: the README's commands run, in small; other commands have settings that exist; and
+every table is what the command above it prints.
 
     pytest tests/test_readme.py
 """
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from runs import make_tokens, write_corpus
 
+from analysis import plots
 from model import POSITIONS, NoPE
 from train import parse_config
 
@@ -80,3 +83,16 @@ def test_commands_and_links_lead_somewhere(page, monkeypatch):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
     for path in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_tables_are_what_their_commands_print(page, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    text = page.read_text(encoding="utf-8")
+    tables = re.findall(r"<!-- python -m analysis\.plots (.*) -->\n\n((?:\|.*\n|\n)+)", text)
+    assert len(tables) == text.count("<!-- python -m analysis.plots")
+    for arguments, table in tables:
+        monkeypatch.setattr(sys, "argv", ["plots.py", *shlex.split(arguments)])
+        plots.main()
+        printed = capsys.readouterr().out.partition("Measured by")[0]
+        assert table.split() == printed.split()
