@@ -334,6 +334,17 @@ def test_alibi_is_its_dense_formula(q_len, k_len, n_head, head_dim, dtype, devic
     assert_close(y, expected, atol=ROUNDING[dtype] + 3e-7 * k_len, rtol=0)
 
 
+@each_dtype
+def test_alibi_is_finer_than_the_number_format(dtype):
+    """q · k holds m j to 1 in 10,000 up to position 65,535; bfloat16 alone has 1 in 256."""
+    nothing = torch.zeros(1, 12, 100, 24, dtype=getattr(torch, dtype))
+    q, k = encoding("alibi", 24, 12).encode(nothing, nothing, 65_436)
+    scores = q.double() @ k.double().mT / math.sqrt(24)
+    slopes = ALiBi.make_slopes(12).double()[:, None, None]
+    expected = slopes * torch.arange(65_436, 65_536)
+    assert_close(scores[0], expected.expand(12, 100, 100), rtol=1e-4, atol=0)
+
+
 def test_alibi_slopes():
     """Powers of two in a geometric series; between powers of two heads, filled up from the next finer one."""
     exponents = {
