@@ -46,12 +46,16 @@ READ = [  # group, name of the trained run, what is changed when it is read
     ("plain", "rope", "--set yarn_scale=16"),
     ("plain", "rope", "--set rope_theta=160000"),
 ]
-EVALUATIONS = [
-    "perplexity.py {} --lengths 128 256 512 1024 2048 4096",
-    "passkey.py {} --lengths 256 512 1024 --trials 500",
-    "passkey.py {} --lengths 4096 --trials 200",
+EVALUATIONS = [  # what the file's name has behind the group's, the command
+    ("", "perplexity.py {} --lengths 128 256 512 1024 2048 4096"),
+    ("", "passkey.py {} --lengths 256 512 1024 --trials 500"),
+    ("", "passkey.py {} --lengths 4096 --trials 200"),
 ]
-FAR = {"recipe": ["passkey.py {} --lengths 16384 --trials 50"]}  # where the others find nothing any more
+RECIPE_TOO = [  # further away, and harder questions: asked of the recipe's models alone
+    ("", "passkey.py {} --lengths 16384 --trials 50"),
+    ("_four_keys", "passkey.py {} --lengths 512 1024 --keys 4 --trials 200"),
+    ("_text", "passkey.py {} --lengths 256 1024 --filler text --trials 200"),
+]
 
 
 def call(command: str):
@@ -63,11 +67,12 @@ def call(command: str):
 
 
 def evaluate(group: str, name: str, seed: int, settings: str = ""):
-    """Appends a line for each evaluation that the group's file does not have yet."""
+    """Appends a line for each evaluation that its file does not have yet."""
     run = f"out/{group}/{name}_{seed}"
-    file = ROOT / f"results/{group}.jsonl"
-    there = [json.loads(line)["command"] for line in file.open()] if file.exists() else []
-    for evaluation in EVALUATIONS + FAR.get(group, []):
+    more = RECIPE_TOO if group == "recipe" and not settings else []
+    for suffix, evaluation in EVALUATIONS + more:
+        file = ROOT / f"results/{group}{suffix}.jsonl"
+        there = [json.loads(line)["command"] for line in file.open()] if file.exists() else []
         command = f"{evaluation.format(run)} {settings}".strip()
         if command not in there:
             call(f"{command} --json {run}.json")
