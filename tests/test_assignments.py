@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from runs import make_tokens, write_corpus, write_run
+from runs import make_model, make_tokens, write_corpus, write_run
 
 import model
 from assignments import grade, harness
@@ -360,3 +360,29 @@ def test_the_curves_of_exercise_7_have_a_row_for_each_mistake(monkeypatch, capsy
     module.print_curves(str(run))
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 5 and all(row.count("%") == 4 for row in rows[1:])
+
+
+def test_a_run_of_exercise_4_is_read_twice(monkeypatch, capsys, tmp_path):
+    module = fill_in(monkeypatch, "ex04_alibi")
+    monkeypatch.setattr(module, "pick_device", lambda: torch.device("cpu"))
+    corpus = write_corpus(tmp_path / "corpus", make_tokens())
+    run = write_run(tmp_path / "run", make_model(block_size=128), corpus)
+    module.print_held(str(run))
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0] == "as trained" and rows[4] == "held to 128 keys"
+    assert rows[1] == rows[5] and rows[3] != rows[7]  # at N nothing is held back, at 4 N much is
+
+
+def test_exercise_10_compares_the_seeds_that_both_have(monkeypatch, capsys, tmp_path):
+    module = fill_in(monkeypatch, "ex10_ablation")
+    lines = []
+    for seed, series, perplexity in ((1, True, 5.0), (2, True, 6.0), (1, False, 4.5), (2, False, 5.7)):
+        config = module.FOPE | {"seed": seed, "fope_series": series, "qk_norm": True}
+        results = [{"config": config, "perplexity": [perplexity]}]
+        lines.append(json.dumps({"lengths": [256], "set": [], "results": results}))
+    (tmp_path / "runs.jsonl").write_text("\n".join(lines))
+    module.print_comparison(str(tmp_path / "runs.jsonl"), ["qk_norm=True"])
+    out = capsys.readouterr().out
+    assert "+0.400 +- 0.100, lower in 0 of 2" in out and "0.887" in out
+    module.print_comparison(str(tmp_path / "runs.jsonl"), ["qk_norm=False"])
+    assert "perplexity" not in capsys.readouterr().out
