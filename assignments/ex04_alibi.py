@@ -2,7 +2,7 @@
 Exercise 4: ALiBi, and why flat is not far. 40 minutes, 10 points.
 
     python -m assignments.grade ex04
-    python -m assignments.ex04_alibi out/fope_tiny      a trained run, before and after it is held to N keys
+    python -m assignments.ex04_alibi out/fope_plain     a trained run, before and after it is held to N keys
 
 Goal. Write a bias, and see what a flat curve of perplexity does not tell.
 
@@ -15,8 +15,8 @@ of the positions: query 0 of 3, with 10 keys, stands at position 7.
 
 See. (a) Of -m (i - j), model.py keeps only m j. Why is that enough? (b) Slopes of two heads are 1/16 and
 1/256. From which distance on is a key's weight below a thousandth of the own key's, for equal q · k? (c) Run
-this file on a FoPE and on an ALiBi, which `python train.py` and `python train.py --pos=alibi` make in three
-minutes each. How much perplexity, and how many keys, does a model lose that is held to its last N keys in
+this file on a FoPE and on an ALiBi, which `python train.py config/plain_tiny.py` makes, the second with
+`--pos=alibi`. How much perplexity, and how many keys, does a model lose that is held to its last N keys in
 every layer? What does a flat curve say, then, of the use of text farther back? (d) Three layers, each held to
 N keys: how far back can the last position still get something from? Are keys found there?
 """

@@ -103,7 +103,7 @@ def finds_key(answer):
 
     prompt = torch.randint(64, (30,)).tolist()
     written = model.generate(torch.tensor([prompt]), 5, temperature=0)[0, 30:].tolist()
-    model.register_forward_pre_hook(count)
+    model.wte.register_forward_pre_hook(count)  # a pass reads its tokens once, by model() or model.hidden()
     given = f"prompt {prompt[:3]} ..., greedy generation writes {written}"
     for size in (5, 1):
         key = written[:size]
