@@ -1,5 +1,5 @@
 """
-Exercise 2: FoPE (section 4 of the paper, Eq. 11 to 13). 40 minutes, 12 points. Needs exercise 1.
+Exercise 2: FoPE (section 4 of the paper, Eq. 11 to 13). 50 minutes, 12 points. Needs exercise 1.
 
     python -m assignments.grade ex02
 
@@ -26,9 +26,7 @@ import torch
 # For head_dim 64 and θ = 10,000, as in config/fope_tiny.py. Solve θ^(-2m / head_dim) >= 2π/N for m.
 TURNING: int | None = None  # how many of the 32 pairs make at least one turn in N = 256 positions?
 SHORTEST: int | None = None  # the smallest N in which all 32 do
-P: float | None = (
-    None  # p-RoPE keeps the share p of the 32: which p keeps just those that make a turn in 256?
-)
+P: float | None = None  # p-RoPE keeps the share p of the 32: which p, as a fraction, keeps those of N = 256?
 
 
 def keep(frequencies: torch.Tensor, block_size: int) -> torch.Tensor:
@@ -48,8 +46,9 @@ def coefficients(n_head: int, kept: int, sigma: float) -> tuple[torch.Tensor, to
 def table(positions, frequencies, cos_coef, sin_coef, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The sums of Eq. 11 at positions (T,), for cosine and sine: float32, each (n_head, T, pairs).
 
-    cos_coef and sin_coef are (n_head, kept, kept) for the kept frequencies (kept,), which turn the first
-    `kept` pairs. The pairs after them are the clipped ones. The sums are float32 even inside of a caller's
-    bfloat16 autocast, which casts the inputs of a matrix product: `.float()` on the result comes too late.
+    cos_coef and sin_coef are (n_head, kept, kept), as `coefficients` makes them, the 1 of the own frequency
+    included. `frequencies` are the kept ones (kept,), which turn the first `kept` pairs; the pairs after them
+    are the clipped ones. The sums are float32 even inside of a caller's bfloat16 autocast, which casts the
+    inputs of a matrix product: `.float()` on the result comes too late.
     """
     raise NotImplementedError

@@ -61,7 +61,7 @@ def rotation(answer):
         neighbours = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
         interleaved = torch.stack(rotate(x, cos, sin).chunk(2, dim=-1), dim=-1).flatten(-2)
         known = {
-            "it turned clockwise: one sign is wrong": rotate(x, cos, -sin),
+            "it turned clockwise: the sine has the wrong sign": rotate(x, cos, -sin),
             "neighbours were paired: m goes with m + head_dim / 2": neighbours.to(dtype),
             "neighbours were paired, and parted again: m goes with m + head_dim / 2": parted.to(dtype),
             "the turned halves were put together pair by pair: first all a, then all b": interleaved,

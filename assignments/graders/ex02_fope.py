@@ -62,6 +62,10 @@ def coefficients(answer):
     )
     true(not torch.equal(came[0], came[1]), "coefficients: sine needs a draw of its own, not cosine's")
     true(not torch.equal(noise[0, 0], noise[0, 1]), "coefficients: each head needs a draw of its own")
+    again = answer.coefficients(n_head, kept, sigma)
+    true(
+        not torch.equal(came[0], again[0]), "coefficients: two calls gave the same draw: was it seeded anew?"
+    )
     for draw in others:
         std = draw.std().item()
         hint = f"coefficients: expected a standard deviation of {sigma}, came {std:.3f}\nwith {case}"
