@@ -1,5 +1,5 @@
 """
-Exercise 8: a broken trainer, and tests that find what is broken. 40 minutes, 10 points.
+Exercise 8: a broken trainer, and tests that find what is broken. 55 minutes, 10 points.
 
     python -m assignments.grade ex08
     python -m assignments.ex08_trainer      trains a tiny model on the text of model.py, and runs your tests
@@ -9,7 +9,7 @@ Goal. Find faults that raise no error: the loss falls, the numbers look fine, an
 Before you start. Run the file: its loss is too good to be true. There is one fault in each of get_batch,
 window_mask, positions, validate and best; docstrings say what they should do. Model and train are right.
 
-Fill in the five tests, and mend the functions. A test asserts a property that holds however a right trainer
+Fill in the five tests, and mend the functions, before you grade: the grader's hints show what is wrong. A test asserts a property that holds however a right trainer
 is written. It trains nothing, and compares with no number that was copied from an output. We run each test on
 right trainers that are written differently, and on wrong ones: with the fault that you find here, and with
 its neighbours, such as a window that is too short. `trainer` is a module with the names of this one: call

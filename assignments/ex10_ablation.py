@@ -73,6 +73,7 @@ def print_comparison(path: str, settings: list[str]):
             cf = by_seed(evaluations, CF | more, measure, length)
             both = fope.keys() & cf.keys()
             if len(both) < 2:
+                print(f"{measure} at {length}: too few seeds in common, {len(both)}")
                 continue
             print(f"{measure} at {length}")
             for name, values in (("FoPE", fope.values()), ("CF", cf.values())):

@@ -81,8 +81,9 @@ CASES = {  # arguments
 
 
 def check_function(answer, name: str):
+    neighbours = list(WRONG[name].items())[1:]  # the first is the planted fault, which is to be found
     for arguments in CASES[name]:
-        known = {mistake: wrong(*arguments) for mistake, wrong in WRONG[name].items()}
+        known = {mistake: wrong(*arguments) for mistake, wrong in neighbours}
         came = getattr(answer, name)(*arguments)
         same(name, came, RIGHT[name](*arguments), f"{arguments}", known)
 
@@ -98,7 +99,7 @@ def check_validate(answer):
         "validate",
         came,
         validate(model, x, y),
-        "a random model in training mode: is validation without dropout?",
+        "a random model, which comes in training mode",
     )
 
 
@@ -107,11 +108,7 @@ def check_test(answer, name: str):
     test = getattr(answer, f"test_{name}")
     right = load(Path(answer.__file__))  # the student's module anew, with the functions of this file
     vars(right).update(RIGHT)
-    try:
-        test(right)
-    except AssertionError as error:
-        hint = f"test_{name} fails a trainer that is right, only written differently {error}"
-        raise Wrong(hint) from None
+    test(right)  # what it raises here says where a right trainer, only written differently, fails
     for mistake, wrong in WRONG[name].items():
         vars(right).update(RIGHT | {name: wrong})
         try:
