@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from model import (
@@ -173,19 +174,24 @@ def test_cached_is_uncached(pos, settings):
     assert_close(torch.cat(cached, dim=1), logits(model, idx), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("window", [0, 5])
+@pytest.mark.parametrize("settings", [{}, {"local_window": 5, "qk_norm": True, "logn": True}], ids=str)
 @each_encoding
-def test_a_layer_is_attention_over_what_its_encoding_gives(pos, window):
-    """softmax(q · k / √head_dim + bias) v, with the encoded q and k; head_dim is that of v."""
-    layer = tiny(pos, local_window=window).blocks[0].attn
+def test_a_layer_is_attention_over_what_its_encoding_gives(pos, settings):
+    """q and k are normed, q is scaled, both are encoded; then softmax(q · k / √head_dim + bias) v."""
+    layer = tiny(pos, **settings).blocks[0].attn
     x = torch.randn(2, 2 * N, 48)
     heads = []
     for weight in layer.c_attn.weight.split(48):
         heads.append((x @ weight.T).view(2, 2 * N, 3, 16).transpose(1, 2))
     q, k, v = heads
+    if settings:
+        n = torch.arange(1, 2 * N + 1).clamp(max=5)  # how many keys a query sees
+        q = F.layer_norm(q, (16,)) * (n.log() / math.log(N))[:, None]
+        k = F.layer_norm(k, (16,))
     q, k = layer.pos.encode(q, k, 0)
     bias = layer.pos.bias(2 * N, 2 * N)
-    y = plain_attention(q, k, v, 0 if bias is None else bias, torch.arange(2 * N), window)
+    bias = 0 if bias is None else bias
+    y = plain_attention(q, k, v, bias, torch.arange(2 * N), layer.window)
     expected = y.transpose(1, 2).reshape(2, 2 * N, 48).float() @ layer.c_proj.weight.T
     assert_close(layer(x), expected, atol=1e-4, rtol=1e-3)
 
