@@ -9,11 +9,11 @@ Goal. Find faults that raise no error: the loss falls, the numbers look fine, an
 Before you start. Run the file: its loss is too good to be true. There is one fault in each of get_batch,
 window_mask, positions, validate and best; docstrings say what they should do. Model and train are right.
 
-Fill in the five tests, and mend the functions, before you grade: the grader's hints show what is wrong. A test asserts a property that holds however a right trainer
-is written. It trains nothing, and compares with no number that was copied from an output. We run each test on
-right trainers that are written differently, and on wrong ones: with the fault that you find here, and with
-its neighbours, such as a window that is too short. `trainer` is a module with the names of this one: call
-trainer.get_batch, not get_batch.
+Fill in the five tests, and mend the functions, before you grade: a grader's hints show what is wrong. A test
+asserts a property that holds however a right trainer is written. It trains nothing, and compares with no
+number that was copied from an output. We run each test on right trainers that are written differently, and on
+wrong ones: with the fault that you find here, and with its neighbours, such as a window that is too short.
+`trainer` is a module with the names of this one: call trainer.get_batch, not get_batch.
 
 See. (a) Which of the five would you notice from the printed losses alone, and how? (b) A test could compare
 the loss of a seeded model with a number that was written down when it ran first. When does that help, and
