@@ -385,4 +385,4 @@ def test_exercise_10_compares_the_seeds_that_both_have(monkeypatch, capsys, tmp_
     out = capsys.readouterr().out
     assert "+0.400 +- 0.100, lower in 0 of 2" in out and "0.887" in out
     module.print_comparison(str(tmp_path / "runs.jsonl"), ["qk_norm=False"])
-    assert "perplexity" not in capsys.readouterr().out
+    assert "too few seeds in common, 0" in capsys.readouterr().out
