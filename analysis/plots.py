@@ -6,8 +6,8 @@ Tables and figures over seeds, of what perplexity.py and passkey.py wrote with -
     python -m analysis.plots results/recipe.jsonl --figure figure.png --names fope=FoPE "cf=clipping alone"
 
 A run's directory is named NAME_SEED: out/recipe/rope_yarn_2 is seed 2 of the group rope_yarn. Settings that
---set replaced belong to the group's name, as in "rope yarn_scale=16". A run may be spread over several
-files, each with lengths of its own.
+--set replaced belong to the group's name, as in "rope yarn_scale=16.0". A run may be spread over several
+files, each with lengths of its own, or over the lines of a .jsonl file, each of which is such a file.
 
 In the tables, "5.61 ± 0.02" is the mean and the standard deviation over the seeds; "(3)" behind it: only
 three of the group's seeds have this length. Differences of the loss are taken within each seed, whose runs

@@ -73,14 +73,14 @@ def test_tables_hold_mean_deviation_and_paired_differences(tmp_path, monkeypatch
 
 def test_a_run_may_be_spread_over_files_and_lengths(tmp_path, monkeypatch, capsys):
     write(tmp_path / "near.json", "accuracy", {"a_b_1": [1, 1], "a_b_2": [1, 0.5]})
-    write(tmp_path / "far.json", "accuracy", {"a_b_1": [0.5]}, lengths=[64], trials=20, commit="c2-dirty")
+    write(tmp_path / "far.jsonl", "accuracy", {"a_b_1": [0.5]}, lengths=[64], trials=20, commit="c2-dirty")
     (tmp_path / "heads.json").write_text('{"results": [{"rows": {}}]}')  # another script's: left out
-    run_main(monkeypatch, plots, tmp_path, "--tables", "--names", "a_b=A and B")
+    run_main(monkeypatch, plots, tmp_path, tmp_path / "far.jsonl", "--tables", "--names", "a_b=A and B")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| passkeys found, % | seeds | 16 = N | 32 | 64 |"
     assert lines[2] == "| A and B | 2 | 100 | 75.0 ± 35.4 | 50.0 (1) |"
     assert lines[3] == "| trials in a run |  | 50 | 50 | 20 |"
-    assert lines[-1] == "Measured by commit c2-dirty, c1"
+    assert lines[-1] == "Measured by commit c1, c2-dirty"
 
 
 def test_what_set_replaced_makes_a_group_of_its_own(tmp_path):
