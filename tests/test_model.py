@@ -481,6 +481,18 @@ def test_fope_floor(block_size, kept):
     assert not torch.isclose(y[..., ~zero], x[..., ~zero]).all(dim=-2).any()
 
 
+def test_fope_keeps_a_frequency_at_the_floor(monkeypatch):
+    """2π/N itself is not below it: it makes one whole turn in the training length."""
+    floor = torch.tensor(math.tau / 512)
+    bank = torch.stack((2 * floor, floor, 0.99 * floor))
+
+    def at_the_floor(rope):
+        return bank
+
+    monkeypatch.setattr(RoPE, "make_frequencies", at_the_floor)
+    assert torch.equal(encoding("fope", head_dim=6).frequencies, bank[:2])
+
+
 @pytest.mark.parametrize("fope_dim", [0, 32, 64])
 def test_fope_is_equation_13(fope_dim):
     """Pair m is multiplied by e^(i ω_m n) + Σ a_ω (cos ω n, sin ω n) over the bank, with D = M, 2M and 4M."""
