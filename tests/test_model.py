@@ -200,8 +200,8 @@ def test_a_layer_is_attention_over_what_its_encoding_gives(pos, settings):
 def test_autocast_leaves_positions_alone(pos):
     """In it, too, encodings tell 8190 from 8191, which in bfloat16 are one position."""
     pos = encoding(pos, block_size=16_384)
-    q, k = torch.randn(2, 1, 8, 5, 64)
-    exact = [*pos.encode(q, k, 8190), pos.bias(5, 8195)]
+    q, k = torch.randn(2, 1, 8, 5, 64).bfloat16()  # as attention gives them in it
+    exact = [*pos.encode(q.float(), k.float(), 8190), pos.bias(5, 8195)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = [*pos.encode(q, k, 8190), pos.bias(5, 8195)]
     for before, after in zip(exact, cast):
