@@ -16,6 +16,7 @@ question: a model that sees a fixed distance loses the far ones first.
 """
 
 import argparse
+import importlib.util
 import string
 from pathlib import Path
 
@@ -154,6 +155,8 @@ def main():
     parser.add_argument("--plot", help="draw them in this PNG file (needs matplotlib)")
     parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
     args = parser.parse_args()
+    can_plot = importlib.util.find_spec("matplotlib")
+    require(can_plot or not args.plot, "--plot needs matplotlib: pip install matplotlib")
     require(args.trials >= 10 and 1 <= args.keys <= 26, "--trials is at least 10, --keys from 1 to 26")
 
     _, first = load_checkpoint(args.runs[0], args.device)

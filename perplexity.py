@@ -16,6 +16,7 @@ the line that compares.
 """
 
 import argparse
+import importlib.util
 import math
 from pathlib import Path
 
@@ -108,6 +109,8 @@ def main():
     parser.add_argument("--plot", help="draw them in this PNG file (needs matplotlib)")
     parser.add_argument("--device", type=pick_device, default="auto", help="cuda, mps, cpu; auto: the best")
     args = parser.parse_args()
+    can_plot = importlib.util.find_spec("matplotlib")
+    require(can_plot or not args.plot, "--plot needs matplotlib: pip install matplotlib")
 
     # The text, the same for every length and run
     _, first = load_checkpoint(args.runs[0], args.device)

@@ -59,7 +59,7 @@ def text(paths: Iterable[str]) -> Iterator[Shard]:
     files = []
     for path in map(Path, paths):
         if not path.is_dir() and read(path) is None:
-            raise SystemExit(f"error: cannot read {path} as UTF-8 text")
+            raise SystemExit(f"error: {path} is not there, or no UTF-8 text")
         files += walk(path) if path.is_dir() else [path]
     yield read_files(files), 20
 
