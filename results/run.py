@@ -17,6 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# A trained RoPE goes on for 400 steps at 2 N, with another encoding or not (the paper's Figure 3).
+TUNED = (
+    "--init_from=out/recipe/rope_{seed} --block_size=512 --batch_size=4 --max_iters=400 "
+    "--learning_rate=3e-4 --min_lr=3e-5 --warmup_iters=20"
+)
 RUNS = [  # group, name, seeds, how it is trained
     ("recipe", "fope", 5, ""),
     ("recipe", "rope", 5, "--pos=rope"),
@@ -26,6 +31,12 @@ RUNS = [  # group, name, seeds, how it is trained
     ("plain", "fope", 5, "config/plain_tiny.py"),
     ("plain", "rope", 5, "config/plain_tiny.py --pos=rope"),
     ("plain", "cf", 5, "config/plain_tiny.py --fope_series=False"),
+    ("tuned", "rope", 3, f"{TUNED} --pos=rope"),
+    ("tuned", "rope_yarn", 3, f"{TUNED} --pos=rope --yarn_scale=16 --yarn_length=256"),
+    ("tuned", "fope", 3, TUNED),
+    ("tuned", "fope_yarn", 3, f"{TUNED} --yarn_scale=16 --yarn_length=256"),
+    ("tuned", "cf", 3, f"{TUNED} --fope_series=False"),
+    ("tuned", "rope_nope", 3, f"{TUNED} --pos=rope --pos_global=nope"),
     ("recipe", "no_local", 3, "--local_window=0"),
     ("recipe", "no_logn", 3, "--logn=False"),
     ("recipe", "no_norm", 3, "--qk_norm=False"),
@@ -81,11 +92,18 @@ def evaluate(group: str, name: str, seed: int, settings: str = ""):
                 lines.write(json.dumps(numbers) + "\n")
 
 
+def is_trained(run: Path) -> bool:
+    if not (run / "ckpt.pt").exists():
+        return False
+    steps = json.loads((run / "config.json").read_text())["max_iters"]
+    return f'"iter": {steps}' in (run / "log.jsonl").read_text()
+
+
 def make(group: str, name: str, seed: int, settings: str):
     run = ROOT / f"out/{group}/{name}_{seed}"
-    log = run / "log.jsonl"
-    if not log.exists() or '"iter": 2000' not in log.read_text():
+    if not is_trained(run):
         resume = "--resume" if (run / "ckpt.pt").exists() else ""
+        settings = settings.format(seed=seed)
         call(f"train.py {settings} --seed={seed} --out_dir=out/{group}/{name}_{seed} {resume}")
     evaluate(group, name, seed)
     for read_group, read_name, read_settings in READ:
