@@ -9,11 +9,11 @@ perplexity.py and passkey.py hold the same for many models; look there when you 
 A model is called as train.py does it: model(idx, targets), with idx and targets (B, T) int64, gives the
 logits (B, T, vocab_size) at every position and the loss, the mean cross-entropy in nats. T may be any length.
 
-See. (a) If chunks overlap and all their tokens count, which tokens count twice, and which way does the
-perplexity go? (b) Why is the mean taken of losses and not of perplexities? (c) Suppose that the text is
-tokenized again after the key was put into it. Name two things that can go wrong with " 12345" followed by a
-dot. What does the accuracy then measure? (d) Why does one forward pass over prompt and key tell what greedy
-generation would have written?
+See. (a) If chunks overlap by half and only the second half of each counts, which way does the perplexity go,
+and what does it say of reading `length` tokens at once? (b) Why is the mean taken of losses and not of
+perplexities? (c) Suppose that the text is tokenized again after the key was put into it. Name two things that
+can go wrong with " 12345" followed by a dot. What does the accuracy then measure? (d) Why does one forward
+pass over prompt and key tell what greedy generation would have written?
 """
 
 import torch

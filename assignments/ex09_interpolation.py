@@ -15,18 +15,18 @@ seen those from 0 to ωN, and beyond them training says nothing. So count, for e
 what they have seen.
 
 See. Sketch a curve by length for RoPE and each repair of it, then look; THETA is what your ntk_theta gives.
-For pos=interpolated, move the class into model.py and add it to POSITIONS.
+For pos=interpolated, copy the class into model.py, above POSITIONS, and add it there.
 
     python train.py config/plain_tiny.py --pos=rope
     python perplexity.py out/rope_plain
     python perplexity.py out/rope_plain --set pos=interpolated
     python perplexity.py out/rope_plain --set rope_theta=THETA
     python perplexity.py out/rope_plain --set yarn_scale=4
-    python passkey.py ...                               the same
 
-(a) Which way leaves no pair with unseen angles at 4N, and does it have the best curve? (b) Interpolation
-changes a text of N tokens, where nothing had to be repaired. What does it do to neighbours? (c) YaRN divides
-the slow frequencies and FoPE has them at zero. What does each assume about what a model learns from them?
+(a) Which ways leave no pair with unseen angles at 4N, and does one of them have the best curve? (b)
+Interpolation changes a text of N tokens, where nothing had to be repaired. What does it do to neighbours? (c)
+YaRN divides the slow frequencies and FoPE has them at zero. What does each assume about what a model learns
+from them?
 """
 
 import torch
@@ -70,7 +70,7 @@ def print_counts():
     ways = {
         "RoPE": (rope, rope),
         "interpolated": (rope, Interpolated(config).frequencies),
-        f"theta = {theta:.0f}": (rope, RoPE(GPTConfig(rope_theta=theta)).frequencies),
+        f"theta = {theta:.1f}": (rope, RoPE(GPTConfig(rope_theta=theta)).frequencies),
         "YaRN": (rope, RoPE(GPTConfig(block_size=N, yarn_scale=4.0)).frequencies),
         "FoPE": (fope, fope),
     }

@@ -1,5 +1,5 @@
 """
-Exercise 10: read the ablation. 30 minutes, 10 points; nothing is trained.
+Exercise 10: read the ablation. 40 minutes, 10 points; nothing is trained.
 
     python -m assignments.grade ex10
     python -m assignments.ex10_ablation results/recipe.jsonl local_window=64 logn=True qk_norm=True
@@ -7,17 +7,18 @@ Exercise 10: read the ablation. 30 minutes, 10 points; nothing is trained.
 
 Goal. Say what runs have shown, and no more: is FoPE better than its clipping alone, without the series (CF)?
 
-Before you start. Mean, standard deviation, the binomial distribution. Each line of the files is what
-perplexity.py or passkey.py writes with --json: numbers of a run, in which config holds how it was trained.
+Before you start. Mean, standard deviation, the binomial distribution. Each line of the files has
+what perplexity.py or passkey.py writes with --json: the numbers of a run, and in config how it was trained.
 
 Fill in the three functions.
 
 See. (a) Runs of one seed read the same data in the same order, and begin with the same weights but for the
 encoding's. When is the spread of their differences smaller than that of either method? Compare both in what
-this file prints. (b) If neither method were better, how often would five seeds of five agree on one? What is
-the most that five seeds can show? (c) A model finds 25 keys of 25. What may one say of its rate? And if the
-25 are five prompts for each of five seeds, of what is it the rate? (d) Is FoPE better than CF? Write the
-sentence that you would put into a paper, and say how many comparisons you looked at before.
+this file prints. (b) If neither method were better, how often would five seeds of five agree, on either one?
+What is the most that the signs of five differences can show? (c) A model finds 25 keys of 25. What may one
+say of its rate? And if the 25 are five prompts for each of five seeds, of what is it the rate? (d) Is FoPE
+better than CF? Write the sentence that you would put into a paper, and say how many comparisons you looked at
+before.
 """
 
 import json
@@ -80,8 +81,10 @@ def print_comparison(path: str, settings: list[str]):
                 sd = statistics.stdev(values)
                 print(f"    {name:10} {statistics.mean(values):8.3f}, sd {sd:.3f}, {len(values)} seeds")
             mean, error = difference(fope, cf)
+            sd = statistics.stdev(fope[seed] - cf[seed] for seed in both)
             lower = [seed for seed in both if fope[seed] < cf[seed]]
-            print(f"    FoPE - CF  {mean:+8.3f} +- {error:.3f}, lower in {len(lower)} of {len(both)}")
+            print(f"    FoPE - CF  {mean:+8.3f}, sd {sd:.3f}, lower in {len(lower)} of {len(both)} seeds")
+            print(f"               {mean:+8.3f} +- {error:.3f}, the error of this mean")
     print(f"25 of 25 show a rate of {at_least(25, 25):.3f}")
 
 

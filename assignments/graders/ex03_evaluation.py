@@ -14,7 +14,7 @@ def small_gpt() -> GPT:
     """With weights so large that its guesses depend on what it reads."""
     model = GPT(GPTConfig(**SMALL)).eval().requires_grad_(False)
     for parameter in model.parameters():
-        parameter.mul_(8)
+        parameter.mul_(4)
     return model
 
 
@@ -68,7 +68,7 @@ def assemble(filler: list[int], size: int, cut: int, needle: list[int]) -> list[
 
 @part("make_prompt", 4)
 def make_prompt(answer):
-    cases = ((11, " 12345", 0.0, 50), (11, " 98765", 0.77, 66), (1, " 12345", 0.5, 9), (11, "7", 1.0, 7))
+    cases = ((11, " 12345", 0.0, 50), (11, " 98765", 0.77, 66), (1, " 12345", 0.3, 9), (11, "7", 1.0, 7))
     for count, key, depth, room in cases:
         filler = list(range(300, 300 + count))  # ids that stand for nothing else
         needle = QUESTION + encode(key) + encode(".")
@@ -108,7 +108,7 @@ def finds_key(answer):
     for size in (5, 1):
         key = written[:size]
         came = answer.finds_key(model, list(prompt), list(key))
-        hint = "the logits at a position are for the token after it: are they off by one?"
+        hint = "logits are for the next token: off by one? And model(idx) gives those of the last place alone"
         true(came, f"finds_key: expected True, came {came}\nwith {given}, key {key}\n{hint}")
         true(
             len(calls) == 1,

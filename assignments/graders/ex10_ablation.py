@@ -90,7 +90,14 @@ def lower_bound(hits: int, trials: int, risk: float) -> float:
 
 @part("at_least", 3)
 def at_least(answer):
-    for hits, trials, risk in ((24, 25, 0.05), (25, 25, 0.05), (25, 25, 0.01), (0, 25, 0.05), (31, 60, 0.05)):
+    for hits, trials, risk in (
+        (24, 25, 0.05),
+        (25, 25, 0.05),
+        (25, 25, 0.01),
+        (0, 25, 0.05),
+        (31, 60, 0.05),
+        (900, 1000, 0.05),
+    ):
         rate = hits / trials
         expected = 0.0 if hits == 0 else lower_bound(hits, trials, risk)
         known = {
