@@ -15,10 +15,10 @@ Think about three things. Which positions have the queries when a cache holds th
 device do the tensors live that you make? How does a number stay positive, and go on learning, while the
 optimizer does with its parameter what it likes?
 
-See. (a) ALiBi writes its bias into q and k as a few features more. Would that work for this formula? (b) Move
+See. (a) ALiBi writes its bias into q and k as a few features more. Would that work for this formula? (b) Copy
 the class into model.py and `"kerple": KERPLE` into POSITIONS. pytest then tests it, and training takes a
-command. Compare it with the other encodings, and print model.blocks[i].attn.pos.rates(): do heads and layers
-agree on them?
+command. Compare it with the encodings that exercise 4 has trained. Print model.blocks[i].attn.pos.rates() of
+the model that load_checkpoint gives: do heads and layers agree on them?
 
     python train.py config/plain_tiny.py --pos=kerple
     python perplexity.py out/kerple_plain out/alibi_plain out/fope_plain

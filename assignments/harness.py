@@ -100,7 +100,7 @@ def describe(value) -> str:
     return f"{value!r:.200}"
 
 
-def run(exercise: str, path: Path, seed: int = 0):
+def run(exercise: str, path: Path, seed: int = 12417):
     """Grades a student's file: yields for each part what Gradescope wants to know of it."""
     importlib.import_module(f"assignments.graders.{exercise}")
     answer = None

@@ -119,7 +119,17 @@ MUTANTS = {
         ),
         ("zeros(2, config.n_head)", "zeros(2, 1)", "expected 6 numbers"),
         ("return r1, r2", "return self.log_rates.exp()", "rates: expected a tuple of 2"),
-        ("(i - j).abs()", "(i - j)", "is it |i - j|?"),
+        ("(i - j).abs()", "(i - j)", "and |i - j|?"),
+        (
+            "-r1[:, None, None] * torch.log1p(r2[:, None, None] * distance)",
+            "(-r1[:, None, None] * torch.log1p(r2[:, None, None] * (i - j))).tril(k_len - q_len)",
+            "the gradient of log_rates",
+        ),
+        (
+            "self.rates()\n",
+            "self.rates()\n        r1, r2 = r1.detach(), r2.detach()\n",
+            "no gradient reaches",
+        ),
         ("j[k_len - q_len :, None]", "j[:q_len, None]", "counted from 0"),
         ("-r1[:, None, None]", "r1[:, None, None]", "the sign"),
         (", device=self.log_rates.device", "", "line "),
@@ -383,6 +393,6 @@ def test_exercise_10_compares_the_seeds_that_both_have(monkeypatch, capsys, tmp_
     (tmp_path / "runs.jsonl").write_text("\n".join(lines))
     module.print_comparison(str(tmp_path / "runs.jsonl"), ["qk_norm=True"])
     out = capsys.readouterr().out
-    assert "+0.400 +- 0.100, lower in 0 of 2" in out and "0.887" in out
+    assert "sd 0.141, lower in 0 of 2" in out and "+0.400 +- 0.100" in out and "0.887" in out
     module.print_comparison(str(tmp_path / "runs.jsonl"), ["qk_norm=False"])
     assert "too few seeds in common, 0" in capsys.readouterr().out

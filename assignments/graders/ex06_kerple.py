@@ -47,9 +47,12 @@ def bias(answer):
         came = pos.bias(q_len, k_len)
         case = f"q_len {q_len}, k_len {k_len}"
         same("bias", came, torch.zeros(3, q_len, k_len), case, atol=math.inf)
-        hint = "a later key is masked afterwards, but NaN and infinity come back in the gradient"
-        true(came.isfinite().all(), f"bias: not finite everywhere; is it |i - j|?\nwith {case}\n{hint}")
         r1, r2 = pos.rates()
+        positive = (r1 > 0).all() and (r2 > 0).all()
+        true(positive, f"bias: r1 or r2 is not positive, see the part `rates`\nwith {case}")
+        hint = "a later key is masked afterwards, but NaN and infinity come back in the gradient"
+        finite = came.isfinite().all()
+        true(finite, f"bias: not finite everywhere; is it log(1 + ...), and |i - j|?\nwith {case}\n{hint}")
         r1 = r1.detach()[:, None, None]
         r2 = r2.detach()[:, None, None]
         j = torch.arange(k_len)
@@ -89,5 +92,11 @@ def in_a_gpt(answer):
     with torch.no_grad():
         whole = model.hidden(idx)
         pieces = torch.cat([model.hidden(idx[:, :20], cache), model.hidden(idx[:, 20:], cache)], dim=1)
+    true(whole.isfinite().all(), "a GPT with it: the output is not finite")
     case = "24 tokens, the last 4 after a cache of 20"
     same("a GPT with it, read in two pieces", pieces, whole, case, atol=1e-2)
+    model(idx, idx)[1].backward()
+    for name, parameter in model.blocks[0].attn.pos.named_parameters():
+        true(parameter.grad is not None, f"a GPT with it: no gradient reaches {name}, is the bias detached?")
+        hint = "a log of what is not positive is NaN there, even where the bias is masked or replaced later"
+        true(parameter.grad.isfinite().all(), f"a GPT with it: the gradient of {name} is not finite\n{hint}")

@@ -31,6 +31,12 @@ def noise(coefs: torch.Tensor) -> torch.Tensor:
     return coefs - torch.eye(coefs.size(1))
 
 
+def has_ones(what: str, coefs: torch.Tensor):
+    """Wrong unless the diagonal is about 1."""
+    mean = coefs.diagonal(dim1=1, dim2=2).mean()
+    true(abs(mean - 1) < 0.5, f"{what}: the 1 is missing where the frequency is the output's own")
+
+
 def drawn(what: str, came: torch.Tensor, expected: torch.Tensor):
     """Wrong unless two draws, of hundreds of numbers each, have a similar standard deviation."""
     stds = f"standard deviation: expected about {expected.std():.3f}, came {came.std():.3f}"
@@ -53,10 +59,12 @@ def redraw(answer):
             before = getattr(old.blocks[layer].attn.pos, name)
             same(what, came, before, "2 heads, 13 pairs kept", atol=math.inf)
             true(not torch.equal(came, before), f"{what} is as before")
+            has_ones(what, came)
             draw = noise(came)
-            own = draw.diagonal(dim1=1, dim2=2).mean().abs()
-            true(own < 0.5, f"{what}: the 1 is missing where the frequency is the output's own")
             drawn(what, draw, noise(before))
+            kept = (draw * noise(before)).mean() / noise(before).square().mean()
+            true(kept < 0.5, f"{what}: the old draw is still in it")
+            true(not torch.equal(draw[0], draw[1]), f"{what}: each head needs a draw of its own")
             true(not any(torch.equal(draw, other) for other in draws), f"{what}: the same draw as one before")
             draws.append(draw)
 
@@ -65,12 +73,15 @@ def redraw(answer):
 def pad_sine(answer):
     model = small_gpt()
     old = deepcopy(model)
+    tables = [block.attn.pos.table(POSITIONS) for block in old.blocks]
     answer.pad_sine_with_ones(model)
     rest_stays("pad_sine_with_ones", model, old)
-    last_cos, last_sin = old.blocks[-1].attn.pos.table(POSITIONS)
+    same("another model's FoPE, which stays", old.blocks[0].attn.pos.table(POSITIONS), tables[0], "sine 0")
+    last_cos = tables[-1][0]
+    last_sin = tables[-1][1].clone()
     last_sin[..., 13:] = 1
     for layer, block in enumerate(model.blocks):
-        cos, sin = old.blocks[layer].attn.pos.table(POSITIONS)
+        cos, sin = tables[layer]
         right = sin.clone()
         right[..., 13:] = 1
         known = {
@@ -104,5 +115,8 @@ def floor_from(answer):
                 before = getattr(old.blocks[layer].attn.pos, name)
                 same(what + name, came, expected, case, atol=math.inf)
                 same(f"{what}corner of {name}", came[:, :13, :13], before, case, atol=1e-6)
+                has_ones(what + name, came)
                 if length > N:
-                    drawn(f"{what}new part of {name}", noise(came)[:, 13:], noise(expected)[:, 13:])
+                    part_of = f"{what}new part of {name}"
+                    drawn(part_of, noise(came)[:, 13:], noise(expected)[:, 13:])
+                    drawn(part_of, noise(came)[:, :13, 13:], noise(expected)[:, :13, 13:])
