@@ -52,10 +52,14 @@ RUNS = [  # group, name, seeds, how it is trained
 ]
 READ = [  # group, name of the trained run, what is changed when it is read
     ("recipe", "rope", "--set yarn_scale=16"),
+    ("recipe", "rope", "--set yarn_scale=4"),
     ("recipe", "rope", "--set rope_theta=160000"),
+    ("recipe", "rope", "--set rope_theta=40000"),
     ("recipe", "rope", "--set pos=fope fope_series=False"),
     ("plain", "rope", "--set yarn_scale=16"),
+    ("plain", "rope", "--set yarn_scale=4"),
     ("plain", "rope", "--set rope_theta=160000"),
+    ("plain", "rope", "--set rope_theta=40000"),
 ]
 EVALUATIONS = [  # what the file's name has behind the group's, the command
     ("", "perplexity.py {} --lengths 128 256 512 1024 2048 4096"),
