@@ -28,6 +28,7 @@ RUNS = [  # group, name, seeds, how it is trained
     ("recipe", "cf", 5, "--fope_series=False"),
     ("recipe", "rope_nope", 5, "--pos=rope --pos_global=nope"),
     ("recipe", "alibi", 5, "--pos=alibi"),
+    ("recipe", "alibi_8", 3, "--pos=alibi --n_head=8"),
     ("plain", "fope", 5, "config/plain_tiny.py"),
     ("plain", "rope", 5, "config/plain_tiny.py --pos=rope"),
     ("plain", "cf", 5, "config/plain_tiny.py --fope_series=False"),
