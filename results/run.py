@@ -5,7 +5,8 @@ Makes the numbers of results/README.md: trains and evaluates the runs in RUNS, o
     python results/run.py --only recipe --workers 1  one group, one run at a time
 
 A run is out/<group>/<name>_<seed>, its seeds are 1, 2, ... Its numbers are lines of results/<group>.jsonl,
-one an evaluation: what perplexity.py and passkey.py write with --json. All runs of seed 1 come first.
+one an evaluation: what perplexity.py and passkey.py write with --json. All runs of seed 1 come first, and
+fine-tuning ("tuned") last.
 """
 
 import argparse
@@ -125,11 +126,13 @@ if __name__ == "__main__":
         "--workers", type=int, default=os.cpu_count(), help="runs at a time (default: a core each)"
     )
     args = parser.parse_args()
-    with ThreadPoolExecutor(args.workers) as pool:
-        made = []
-        for seed in range(1, 6):
-            for group, name, seeds, settings in RUNS:
-                if seed <= seeds and args.only in (None, group):
-                    made.append(pool.submit(make, group, name, seed, settings))
-        for run in made:
-            run.result()  # raises what went wrong in it
+    for tuned in (False, True):  # fine-tuning begins once all that it may start from is trained
+        with ThreadPoolExecutor(args.workers) as pool:
+            made = []
+            for seed in range(1, 6):
+                for group, name, seeds, settings in RUNS:
+                    is_chosen = seed <= seeds and args.only in (None, group)
+                    if is_chosen and (group == "tuned") == tuned:
+                        made.append(pool.submit(make, group, name, seed, settings))
+            for run in made:
+                run.result()  # raises what went wrong in it
