@@ -6,7 +6,7 @@ Makes the numbers of results/README.md: trains and evaluates the runs in RUNS, o
 
 A run is out/<group>/<name>_<seed>, its seeds are 1, 2, ... Its numbers are lines of results/<group>.jsonl,
 one an evaluation: what perplexity.py and passkey.py write with --json. All runs of seed 1 come first, and
-fine-tuning ("tuned") last.
+what goes on from a trained model ("tuned", "in_text") last.
 """
 
 import argparse
@@ -23,6 +23,11 @@ TUNED = (
     "--init_from=out/recipe/rope_{seed} --block_size=512 --batch_size=4 --max_iters=400 "
     "--learning_rate=3e-4 --min_lr=3e-5 --warmup_iters=20"
 )
+# A model of the recipe goes on for 1,000 steps with the same prompts hidden in text of the corpus.
+IN_TEXT = (
+    "--init_from=out/recipe/{name}_{seed} --passkey_filler=text --max_iters=1000 "
+    "--learning_rate=6e-4 --min_lr=6e-5 --warmup_iters=20"
+)
 RUNS = [  # group, name, seeds, how it is trained
     ("recipe", "fope", 5, ""),
     ("recipe", "rope", 5, "--pos=rope"),
@@ -30,6 +35,10 @@ RUNS = [  # group, name, seeds, how it is trained
     ("recipe", "rope_nope", 5, "--pos=rope --pos_global=nope"),
     ("recipe", "alibi", 5, "--pos=alibi"),
     ("recipe", "alibi_8", 3, "--pos=alibi --n_head=8"),
+    ("recipe", "fope_8", 1, "--n_head=8"),
+    ("recipe", "rope_8", 1, "--pos=rope --n_head=8"),
+    ("recipe", "cf_8", 1, "--fope_series=False --n_head=8"),
+    ("recipe", "alibi_nope_8", 1, "--pos=alibi --pos_global=nope --n_head=8"),
     ("plain", "fope", 5, "config/plain_tiny.py"),
     ("plain", "rope", 5, "config/plain_tiny.py --pos=rope"),
     ("plain", "cf", 5, "config/plain_tiny.py --fope_series=False"),
@@ -39,6 +48,10 @@ RUNS = [  # group, name, seeds, how it is trained
     ("tuned", "fope_yarn", 3, f"{TUNED} --yarn_scale=16 --yarn_length=256"),
     ("tuned", "cf", 3, f"{TUNED} --fope_series=False"),
     ("tuned", "rope_nope", 3, f"{TUNED} --pos=rope --pos_global=nope"),
+    ("in_text", "fope", 3, IN_TEXT),
+    ("in_text", "rope", 3, f"{IN_TEXT} --pos=rope"),
+    ("in_text", "cf", 3, f"{IN_TEXT} --fope_series=False"),
+    ("in_text", "rope_nope", 3, f"{IN_TEXT} --pos=rope --pos_global=nope"),
     ("recipe", "no_local", 3, "--local_window=0"),
     ("recipe", "no_logn", 3, "--logn=False"),
     ("recipe", "no_norm", 3, "--qk_norm=False"),
@@ -68,6 +81,12 @@ EVALUATIONS = [  # what the file's name has behind the group's, the command
     ("", "passkey.py {} --lengths 256 512 1024 --trials 500"),
     ("", "passkey.py {} --lengths 4096 --trials 200"),
 ]
+IN_TEXT_EVALUATIONS = [
+    ("", "perplexity.py {} --lengths 128 256 512 1024 2048 4096"),
+    ("", "passkey.py {} --lengths 256 512 1024 --filler text --trials 500"),
+    ("", "passkey.py {} --lengths 4096 --filler text --trials 200"),
+    ("", "passkey.py {} --lengths 16384 --filler text --trials 50"),
+]
 RECIPE_TOO = [  # further away, and harder questions: asked of the recipe's models alone
     ("", "passkey.py {} --lengths 16384 --trials 50"),
     ("_four_keys", "passkey.py {} --lengths 512 1024 --keys 4 --trials 200"),
@@ -86,8 +105,10 @@ def call(command: str):
 def evaluate(group: str, name: str, seed: int, settings: str = ""):
     """Appends a line for each evaluation that its file does not have yet."""
     run = f"out/{group}/{name}_{seed}"
-    more = RECIPE_TOO if group == "recipe" and not settings else []
-    for suffix, evaluation in EVALUATIONS + more:
+    evaluations = IN_TEXT_EVALUATIONS if group == "in_text" else EVALUATIONS
+    if group == "recipe" and not settings:
+        evaluations = evaluations + RECIPE_TOO
+    for suffix, evaluation in evaluations:
         file = ROOT / f"results/{group}{suffix}.jsonl"
         there = [json.loads(line)["command"] for line in file.open()] if file.exists() else []
         command = f"{evaluation.format(run)} {settings}".strip()
@@ -109,7 +130,7 @@ def make(group: str, name: str, seed: int, settings: str):
     run = ROOT / f"out/{group}/{name}_{seed}"
     if not is_trained(run):
         resume = "--resume" if (run / "ckpt.pt").exists() else ""
-        settings = settings.format(seed=seed)
+        settings = settings.format(name=name, seed=seed)
         call(f"train.py {settings} --seed={seed} --out_dir=out/{group}/{name}_{seed} {resume}")
     evaluate(group, name, seed)
     for read_group, read_name, read_settings in READ:
@@ -126,13 +147,13 @@ if __name__ == "__main__":
         "--workers", type=int, default=os.cpu_count(), help="runs at a time (default: a core each)"
     )
     args = parser.parse_args()
-    for tuned in (False, True):  # fine-tuning begins once all that it may start from is trained
+    for goes_on in (False, True):  # such a run begins once all that it may start from is trained
         with ThreadPoolExecutor(args.workers) as pool:
             made = []
             for seed in range(1, 6):
                 for group, name, seeds, settings in RUNS:
                     is_chosen = seed <= seeds and args.only in (None, group)
-                    if is_chosen and (group == "tuned") == tuned:
+                    if is_chosen and ("init_from" in settings) == goes_on:
                         made.append(pool.submit(make, group, name, seed, settings))
             for run in made:
                 run.result()  # raises what went wrong in it
