@@ -77,7 +77,7 @@ class GPTConfig:
 
 # ---------------------------------------------------------------------------------------------------------
 # Position encodings. Attention calls two methods of an encoding: encode() writes positions into q and k, and
-# bias() is added to the scores. The five here need encode() alone; the README adds T5's encoding by bias().
+# bias() is added to the scores. The five here need encode() alone; the README adds one by bias().
 # A new encoding is a subclass of the nearest one, and a line in POSITIONS.
 
 

@@ -5,8 +5,9 @@ Makes the numbers of results/README.md: trains and evaluates the runs in RUNS, o
     python results/run.py --only recipe --workers 1  one group, one run at a time
 
 A run is out/<group>/<name>_<seed>, its seeds are 1, 2, ... Its numbers are lines of results/<group>.jsonl,
-one an evaluation: what perplexity.py and passkey.py write with --json. All runs of seed 1 come first, and
-what goes on from a trained model ("tuned", "in_text") last.
+one an evaluation: what perplexity.py and passkey.py write with --json. A number that is there is not made
+again: move its file away first. All of it takes a day or two on two cores. All runs of seed 1 come first, and
+what goes on from a trained model of the recipe ("tuned", "in_text") last.
 """
 
 import argparse
