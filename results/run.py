@@ -82,7 +82,7 @@ EVALUATIONS = [  # what the file's name has behind the group's, the command
     ("", "passkey.py {} --lengths 256 512 1024 --trials 500"),
     ("", "passkey.py {} --lengths 4096 --trials 200"),
 ]
-IN_TEXT_EVALUATIONS = [
+IN_TEXT_EVALUATIONS = [  # of the group in_text, in place of those
     ("", "perplexity.py {} --lengths 128 256 512 1024 2048 4096"),
     ("", "passkey.py {} --lengths 256 512 1024 --filler text --trials 500"),
     ("", "passkey.py {} --lengths 4096 --filler text --trials 200"),
