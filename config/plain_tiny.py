@@ -1,4 +1,5 @@
-# The paper's own transformer in small: no local layers, no log-n, no QK norm; else config/fope_tiny.py.
+# The paper's own transformer in small: no local layers, no log-n, no QK norm; else config/fope_tiny.py, with
+# twice the steps, which it needs to learn the passkey.
 #
 #     python train.py config/plain_tiny.py               FoPE
 #     python train.py config/plain_tiny.py --pos=rope    any other encoding, in out/rope_plain
@@ -13,7 +14,7 @@ n_head = 2
 n_embd = 128
 
 batch_size = 8
-max_iters = 2000
+max_iters = 4000
 learning_rate = 1.2e-3
 min_lr = 1.2e-4
 warmup_iters = 50

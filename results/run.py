@@ -18,6 +18,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parent.parent
 # A trained RoPE goes on for 400 steps at 2 N, with another encoding or not (the paper's Figure 3).
 TUNED = (
@@ -34,37 +36,36 @@ RUNS = [  # group, name, seeds, how it is trained
     ("recipe", "rope", 5, "--pos=rope"),
     ("recipe", "cf", 5, "--fope_series=False"),
     ("recipe", "rope_nope", 5, "--pos=rope --pos_global=nope"),
-    ("recipe", "alibi", 5, "--pos=alibi"),
+    ("plain", "rope", 3, "config/plain_tiny.py --pos=rope"),
+    ("plain", "fope", 3, "config/plain_tiny.py"),
+    ("plain", "cf", 3, "config/plain_tiny.py --fope_series=False"),
+    ("plain", "fs", 3, "config/plain_tiny.py --fope_clip=False"),
+    ("recipe", "no_local", 3, "--local_window=0"),
+    ("recipe", "no_logn", 3, "--logn=False"),
+    ("recipe", "no_norm", 3, "--qk_norm=False"),
     ("recipe", "alibi_8", 3, "--pos=alibi --n_head=8"),
+    ("recipe", "alibi_nope_8", 3, "--pos=alibi --pos_global=nope --n_head=8"),
+    ("recipe", "alibi", 1, "--pos=alibi"),
+    ("recipe", "nope", 1, "--pos=nope"),
+    ("recipe", "rope_a", 1, "--pos=rope_a"),
+    ("recipe", "fs", 1, "--fope_clip=False"),
     ("recipe", "fope_8", 1, "--n_head=8"),
     ("recipe", "rope_8", 1, "--pos=rope --n_head=8"),
     ("recipe", "cf_8", 1, "--fope_series=False --n_head=8"),
-    ("recipe", "alibi_nope_8", 1, "--pos=alibi --pos_global=nope --n_head=8"),
-    ("plain", "fope", 5, "config/plain_tiny.py"),
-    ("plain", "rope", 5, "config/plain_tiny.py --pos=rope"),
-    ("plain", "cf", 5, "config/plain_tiny.py --fope_series=False"),
+    ("plain", "alibi_8", 1, "config/plain_tiny.py --pos=alibi --n_head=8"),
+    ("plain", "nope", 1, "config/plain_tiny.py --pos=nope"),
+    ("plain", "rope_a", 1, "config/plain_tiny.py --pos=rope_a"),
+    ("plain", "normal", 1, "config/plain_tiny.py --fope_init=normal"),
     ("tuned", "rope", 3, f"{TUNED} --pos=rope"),
     ("tuned", "rope_yarn", 3, f"{TUNED} --pos=rope --yarn_scale=16 --yarn_length=256"),
     ("tuned", "fope", 3, TUNED),
-    ("tuned", "fope_yarn", 3, f"{TUNED} --yarn_scale=16 --yarn_length=256"),
+    ("tuned", "fope_yarn", 1, f"{TUNED} --yarn_scale=16 --yarn_length=256"),
     ("tuned", "cf", 3, f"{TUNED} --fope_series=False"),
     ("tuned", "rope_nope", 3, f"{TUNED} --pos=rope --pos_global=nope"),
     ("in_text", "fope", 3, IN_TEXT),
     ("in_text", "rope", 3, f"{IN_TEXT} --pos=rope"),
     ("in_text", "cf", 3, f"{IN_TEXT} --fope_series=False"),
     ("in_text", "rope_nope", 3, f"{IN_TEXT} --pos=rope --pos_global=nope"),
-    ("recipe", "no_local", 3, "--local_window=0"),
-    ("recipe", "no_logn", 3, "--logn=False"),
-    ("recipe", "no_norm", 3, "--qk_norm=False"),
-    ("recipe", "nope", 3, "--pos=nope"),
-    ("plain", "alibi", 3, "config/plain_tiny.py --pos=alibi"),
-    ("plain", "fs", 5, "config/plain_tiny.py --fope_clip=False"),
-    ("recipe", "rope_a", 3, "--pos=rope_a"),
-    ("recipe", "fs", 3, "--fope_clip=False"),
-    ("plain", "alibi_8", 3, "config/plain_tiny.py --pos=alibi --n_head=8"),
-    ("plain", "nope", 3, "config/plain_tiny.py --pos=nope"),
-    ("plain", "rope_a", 3, "config/plain_tiny.py --pos=rope_a"),
-    ("plain", "normal", 3, "config/plain_tiny.py --fope_init=normal"),
 ]
 READ = [  # group, name of the trained run, what is changed when it is read
     ("recipe", "rope", "--set yarn_scale=16"),
@@ -123,8 +124,8 @@ def evaluate(group: str, name: str, seed: int, settings: str = ""):
 def is_trained(run: Path) -> bool:
     if not (run / "ckpt.pt").exists():
         return False
-    steps = json.loads((run / "config.json").read_text())["max_iters"]
-    return f'"iter": {steps}' in (run / "log.jsonl").read_text()
+    checkpoint = torch.load(run / "ckpt.pt", map_location="cpu", weights_only=True)
+    return checkpoint["iter"] == checkpoint["config"]["max_iters"]
 
 
 def make(group: str, name: str, seed: int, settings: str):
