@@ -75,6 +75,7 @@ READ = [  # group, name of the trained run, what is changed when it is read
     ("recipe", "rope", "--set pos=fope fope_series=False"),
     ("plain", "rope", "--set yarn_scale=16"),
     ("plain", "rope", "--set yarn_scale=4"),
+    ("plain", "rope", "--set yarn_scale=2"),
     ("plain", "rope", "--set rope_theta=160000"),
     ("plain", "rope", "--set rope_theta=40000"),
 ]
