@@ -16,9 +16,9 @@ of the positions: query 0 of 3, with 10 keys, stands at position 7.
 See. (a) Of -m (i - j), model.py keeps only m j. Why is that enough? (b) Slopes of two heads are 1/16 and
 1/256. From which distance on is a key's weight below a thousandth of the own key's, for equal q · k? (c) Run
 this file on a FoPE and on an ALiBi, which `python train.py config/plain_tiny.py` makes, the second with
-`--pos=alibi`. How much perplexity, and how many keys, does a model lose that is held to its last N keys in
-every layer? What does a flat curve say, then, of the use of text farther back? (d) Three layers, each held to
-N keys: how far back can the last position still get something from? Are keys found there?
+`--pos=alibi`. How much perplexity, and which keys, does a model lose or gain that is held to its last N keys
+in every layer? What does a flat curve say, then, of the use of text farther back? (d) Three layers, each held
+to N keys: how far back can the last position still get something from? Are keys found there?
 """
 
 import sys

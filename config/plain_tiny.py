@@ -1,5 +1,5 @@
 # The paper's own transformer in small: no local layers, no log-n, no QK norm; else config/fope_tiny.py, with
-# twice the steps, which it needs to learn the passkey.
+# twice the steps, since it learns the passkey slowly.
 #
 #     python train.py config/plain_tiny.py               FoPE
 #     python train.py config/plain_tiny.py --pos=rope    any other encoding, in out/rope_plain
