@@ -1,17 +1,17 @@
 """
-Tables and figures over seeds, of what perplexity.py and passkey.py wrote with --json.
+A table and a figure over seeds, of what perplexity.py and passkey.py wrote with --json.
 
-    python -m analysis.plots results/recipe.jsonl --tables
-    python -m analysis.plots a.json b.json --tables --order fope rope --baseline rope
+    python -m analysis.plots results/recipe.jsonl --table
+    python -m analysis.plots a.json b.json --table --order fope rope --baseline rope --perplexity_at 256 4096
     python -m analysis.plots results/recipe.jsonl --figure figure.png --names fope=FoPE "cf=clipping alone"
 
 A run's directory is named NAME_SEED: out/recipe/rope_yarn_2 is seed 2 of the group rope_yarn. Settings that
 --set replaced belong to the group's name, as in "rope yarn_scale=16.0". A run may be spread over several
 files, each with lengths of its own, or over the lines of a .jsonl file, each of which is such a file.
 
-In the tables, "5.61 ± 0.02" is the mean and the standard deviation over the seeds; "(3)" behind it: only
-three of the group's seeds have this length. Differences of the loss are taken within each seed, whose runs
-read the same data in the same order; "(4 of 5)" says in how many seeds they are below zero.
+In the table, "5.61 ± 0.02" is the mean and the standard deviation over the seeds; "(3)" behind it: only
+three of the group's seeds have this length. Differences of the loss, at N, are taken within each seed, whose
+runs read the same data in the same order; "(4 of 5)" says in how many seeds they are below zero.
 """
 
 import argparse
@@ -24,7 +24,11 @@ from pathlib import Path
 from model import require
 
 NAMES = {"fope": "FoPE", "rope": "RoPE", "rope_a": "RoPE-A", "alibi": "ALiBi", "nope": "NoPE"}
-TITLES = {"perplexity": "perplexity", "accuracy": "passkeys found, %", "difference": "loss minus {}'s, nats"}
+TITLES = {
+    "perplexity": "perplexity at {length}",
+    "difference": "loss minus {baseline}'s at {length}, nats",
+    "accuracy": "passkeys at {length}, %",
+}
 COLORS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000"]  # Okabe and Ito's, for all eyes
 MARKERS = ["o", "s", "^", "D", "v"]
 
@@ -126,26 +130,40 @@ def show(measure: str, values: list[float]) -> str:
     return text
 
 
-def print_table(results: Results, measure: str, title: str, groups: list[str], names: dict[str, str]):
-    """In Markdown, a row a group and a column a length; nothing if no group has this measure."""
-    lengths = results.lengths(measure, groups)
-    head = [f"{length} = N" if length == results.N else str(length) for length in lengths]
-    rows = [[title, "seeds", *head], ["---"] * (len(head) + 2)]
+def name_length(length: int, N: int) -> str:
+    """In units of the training length N, where it is a multiple or a part of it: "N", "4 N", "N/2"."""
+    if length == N:
+        return "N"
+    if length % N == 0:
+        return f"{length // N} N"
+    return f"N/{N // length}" if N % length == 0 else str(length)
+
+
+def print_table(results: Results, columns: list, groups: list[str], names: dict[str, str], baseline: str):
+    """In Markdown: a row a group, a column a pair (measure, length); the first one of a measure is titled."""
+    head = ["", "seeds"]
+    trials = ["trials in a run", ""]
+    titled = set()
+    for measure, length in columns:
+        label = name_length(length, results.N)
+        title = TITLES[measure].format(length=label, baseline=names.get(baseline, baseline))
+        head.append(label if measure in titled else title)
+        titled.add(measure)
+        trials.append(str(results.trials[length]) if measure == "accuracy" else "")
+    rows = [head, ["---"] * len(head)]
     for group in groups:
-        by_length = [results.values(measure, group, length) for length in lengths]
-        seeds = max((len(values) for values in by_length), default=0)
-        cells = []
-        for values in by_length:
+        by_column = [results.values(measure, group, length) for measure, length in columns]
+        seeds = max(len(values) for values in by_column)
+        cells = [names.get(group, group), str(seeds)]
+        for (measure, _), values in zip(columns, by_column):
             text = show(measure, values) if values else ""
             if 0 < len(values) < seeds and measure != "difference":
                 text += f" ({len(values)})"
             cells.append(text)
-        if seeds > 0:
-            rows.append([names.get(group, group), str(seeds), *cells])
-    if measure == "accuracy":
-        rows.append(["trials in a run", "", *(str(results.trials[length]) for length in lengths)])
-    if lengths:
-        print("\n".join(f"| {' | '.join(cells)} |" for cells in rows), end="\n\n")
+        rows.append(cells)
+    if "accuracy" in titled:
+        rows.append(trials)
+    print("\n".join(f"| {' | '.join(cells)} |" for cells in rows), end="\n\n")
 
 
 def new_figure(width: float, height: float):
@@ -203,11 +221,12 @@ def main():
         metavar="PATH",
         help="JSON files, or folders of them; .jsonl has one a line",
     )
-    parser.add_argument("--tables", action="store_true", help="print tables in Markdown")
+    parser.add_argument("--table", action="store_true", help="print a table in Markdown")
+    parser.add_argument("--perplexity_at", nargs="+", type=int, metavar="LENGTH", help="(default: at all)")
     parser.add_argument("--figure", help="draw both measures in this PNG file (needs matplotlib)")
     parser.add_argument("--order", nargs="+", metavar="GROUP", help="these groups alone, in this order")
     parser.add_argument("--names", nargs="+", default=[], metavar="GROUP=NAME", help="for readers")
-    parser.add_argument("--baseline", metavar="GROUP", help="a table of the losses minus this group's")
+    parser.add_argument("--baseline", metavar="GROUP", help="a column of the losses at N minus this group's")
     args = parser.parse_args()
 
     require(all("=" in text for text in args.names), "--names takes GROUP=NAME")
@@ -218,10 +237,13 @@ def main():
         require(group in results.groups, f"no group {group}; there are {', '.join(results.groups)}")
     if args.baseline:
         results.add_differences(args.baseline)
-    if args.tables:
-        for measure, title in TITLES.items():
-            title = title.format(names.get(args.baseline, args.baseline))
-            print_table(results, measure, title, groups, names)
+    if args.table:
+        perplexity_at = args.perplexity_at or results.lengths("perplexity", groups)
+        columns = [("perplexity", length) for length in perplexity_at]
+        if args.baseline:
+            columns.append(("difference", results.N))
+        columns += [("accuracy", length) for length in results.lengths("accuracy", groups)]
+        print_table(results, columns, groups, names, args.baseline)
         print("Measured by commit", ", ".join(commit or "(no checkout)" for commit in results.commits))
     if args.figure:
         draw(results, groups, names).savefig(args.figure, dpi=150)

@@ -43,41 +43,34 @@ def write(path, measure: str, runs: dict[str, list[float]], lengths=(16, 32), **
     path.write_text(json.dumps(content | changes))
 
 
-def test_tables_hold_mean_deviation_and_paired_differences(tmp_path, monkeypatch, capsys):
-    """Deviations of 1, 2, 3 and of 1, 3 are 1 and √2; ln 2 is 0.693, ln 4 is 1.386."""
+def test_the_table_holds_mean_deviation_and_paired_differences(tmp_path, monkeypatch, capsys):
+    """Deviations of 1, 2, 3 and of 1, 3 are 1 and √2; ln 2 is 0.693."""
     rope = {"rope_1": [4, 8], "rope_2": [6, 8], "rope_3": [5, 8]}
     fope = {"fope_1": [2, 8], "fope_2": [3, 2], "fope_9": [1, 2]}
     write(tmp_path / "p.json", "perplexity", rope | fope)
     write(tmp_path / "k.json", "accuracy", {"rope_1": [1, 0.2], "rope_2": [0.98, 0.4], "fope_1": [1, 1]})
-    options = ["--tables", "--order", "fope", "rope", "--baseline", "rope"]
+    options = ["--table", "--order", "fope", "rope", "--baseline", "rope"]
     run_main(monkeypatch, plots, tmp_path, *options)
     assert capsys.readouterr().out.splitlines() == [
-        "| perplexity | seeds | 16 = N | 32 |",
-        "| --- | --- | --- | --- |",
-        "| FoPE | 3 | 2.00 ± 1.00 | 4.00 ± 3.46 |",
-        "| RoPE | 3 | 5.00 ± 1.00 | 8.00 ± 0.00 |",
-        "",
-        "| passkeys found, % | seeds | 16 = N | 32 |",
-        "| --- | --- | --- | --- |",
-        "| FoPE | 1 | 100 | 100 |",
-        "| RoPE | 2 | 99.0 ± 1.4 | 30.0 ± 14.1 |",
-        "| trials in a run |  | 50 | 50 |",
-        "",
-        "| loss minus RoPE's, nats | seeds | 16 = N | 32 |",
-        "| --- | --- | --- | --- |",
-        "| FoPE | 2 | -0.693 ± 0.000 (2 of 2) | -0.693 ± 0.980 (1 of 2) |",
+        "|  | seeds | perplexity at N | 2 N | loss minus RoPE's at N, nats | passkeys at N, % | 2 N |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| FoPE | 3 | 2.00 ± 1.00 | 4.00 ± 3.46 | -0.693 ± 0.000 (2 of 2) | 100 (1) | 100 (1) |",
+        "| RoPE | 3 | 5.00 ± 1.00 | 8.00 ± 0.00 |  | 99.0 ± 1.4 (2) | 30.0 ± 14.1 (2) |",
+        "| trials in a run |  |  |  |  | 50 | 50 |",
         "",
         "Measured by commit c1",
     ]
+    run_main(monkeypatch, plots, tmp_path, *options, "--perplexity_at", "32")
+    assert "| FoPE | 3 | 4.00 ± 3.46 | -0.693 ± 0.000 (2 of 2) | 100 (1) |" in capsys.readouterr().out
 
 
 def test_a_run_may_be_spread_over_files_and_lengths(tmp_path, monkeypatch, capsys):
     write(tmp_path / "near.json", "accuracy", {"a_b_1": [1, 1], "a_b_2": [1, 0.5]})
     write(tmp_path / "far.jsonl", "accuracy", {"a_b_1": [0.5]}, lengths=[64], trials=20, commit="c2-dirty")
     (tmp_path / "heads.json").write_text('{"results": [{"rows": {}}]}')  # another script's: left out
-    run_main(monkeypatch, plots, tmp_path, tmp_path / "far.jsonl", "--tables", "--names", "a_b=A and B")
+    run_main(monkeypatch, plots, tmp_path, tmp_path / "far.jsonl", "--table", "--names", "a_b=A and B")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| passkeys found, % | seeds | 16 = N | 32 | 64 |"
+    assert lines[0] == "|  | seeds | passkeys at N, % | 2 N | 4 N |"
     assert lines[2] == "| A and B | 2 | 100 | 75.0 ± 35.4 | 50.0 (1) |"
     assert lines[3] == "| trials in a run |  | 50 | 50 | 20 |"
     assert lines[-1] == "Measured by commit c1, c2-dirty"
