@@ -164,8 +164,8 @@ class FoPE(RoPE):
     Pairs whose ω_m is below 2π/N get frequency zero: cosine 1 and sine 0 (Eq. 13).
 
     The paper's text draws the coefficients from N(0, σ); its code, and the default here, is Xavier-normal
-    with gain σ, which is much smaller (0.02 for the paper's 60M). Where else its code differs from its text,
-    this follows the text: docs/paper.md.
+    with gain σ, which is much smaller (0.02 for the paper's 60M). docs/paper.md has the other places where
+    its code differs from its text.
 
     Eq. 11 and 13 give a score by the distance of query and key. As in the paper's code, q and k each get the
     series of their own position, so a score depends a little on more than the distance.
