@@ -51,6 +51,8 @@ RUNS = [  # group, name, seeds, how it is trained
     ("recipe", "fope_8", 1, "--n_head=8"),
     ("recipe", "rope_8", 1, "--pos=rope --n_head=8"),
     ("recipe", "cf_8", 1, "--fope_series=False --n_head=8"),
+    ("plain", "fope_8", 1, "config/plain_tiny.py --n_head=8"),
+    ("plain", "rope_8", 1, "config/plain_tiny.py --pos=rope --n_head=8"),
     ("plain", "alibi_8", 1, "config/plain_tiny.py --pos=alibi --n_head=8"),
     ("plain", "nope", 1, "config/plain_tiny.py --pos=nope"),
     ("tuned", "rope", 3, f"{TUNED} --pos=rope"),
