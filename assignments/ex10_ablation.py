@@ -3,7 +3,7 @@ Exercise 10: read the ablation. 40 minutes, 10 points; nothing is trained.
 
     python -m assignments.grade ex10
     python -m assignments.ex10_ablation results/recipe.jsonl n_head=2 local_window=64 logn=True qk_norm=True
-    python -m assignments.ex10_ablation results/plain.jsonl       as far as two seeds or more are there
+    python -m assignments.ex10_ablation results/plain.jsonl n_head=2
 
 Goal. Say what runs have shown, and no more: is FoPE better than its clipping alone, without the series (CF)?
 
