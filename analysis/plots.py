@@ -104,14 +104,13 @@ class Results:
         return list(self.numbers.get((measure, group, length), {}).values())
 
     def add_differences(self, baseline: str):
-        """Adds the measure "difference": a run's loss minus that of the baseline's run of the same seed."""
-        for measure, group, length in list(self.numbers):
-            if measure == "perplexity" and group != baseline:
-                theirs = self.numbers.get(("perplexity", baseline, length), {})
-                ours = self.numbers["perplexity", group, length]
-                shared = [seed for seed in ours if seed in theirs]
-                differences = {seed: math.log(ours[seed]) - math.log(theirs[seed]) for seed in shared}
-                self.numbers["difference", group, length] = differences
+        """Adds the measure "difference", at N: a run's loss minus that of the baseline's run of its seed."""
+        theirs = self.numbers.get(("perplexity", baseline, self.N), {})
+        for group in self.groups:
+            ours = self.numbers.get(("perplexity", group, self.N), {})
+            shared = [seed for seed in ours if seed in theirs and group != baseline]
+            differences = {seed: math.log(ours[seed]) - math.log(theirs[seed]) for seed in shared}
+            self.numbers["difference", group, self.N] = differences
 
 
 def show(measure: str, values: list[float]) -> str:

@@ -6,8 +6,8 @@ Makes the numbers of results/README.md: trains and evaluates the runs in RUNS, o
 
 A run is out/<group>/<name>_<seed>, its seeds are 1, 2, ... Its numbers are lines of results/<group>.jsonl,
 one an evaluation: what perplexity.py and passkey.py write with --json. A number that is there is not made
-again: move its file away first. All of it takes nine hours on two cores. All runs of seed 1 come first, and
-what goes on from a trained model of the recipe ("tuned", "in_text") last.
+again: move its file away first. All of it takes about nine hours on two cores. All runs of seed 1 come first,
+and what goes on from a trained model of the recipe ("tuned", "in_text") last.
 """
 
 import argparse
